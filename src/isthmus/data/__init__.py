@@ -1,0 +1,1 @@
+"""Floor 1: logs in, canonical tables out."""

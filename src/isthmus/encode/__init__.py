@@ -1,0 +1,1 @@
+"""Floor 3: item table in, vectors out."""

@@ -1,0 +1,1 @@
+"""Floor 3: tables in, numbers out; knows models only through a protocol."""

@@ -1,0 +1,127 @@
+"""Whole or not at all: files and folders are written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from isthmus.errors import ArtefactError, InputError, StorageError
+
+Json = dict[str, object]
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a refused write into a :class:`StorageError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError("the disk is full", where=path, fix="free some space; nothing was changed") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StorageError(f"cannot write: {error.strerror}", where=path) from error
+        raise
+
+
+@contextmanager
+def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``path`` on success and disappears on any failure.
+
+    An existing ``path`` is replaced only if it is empty or was written by Isthmus (it holds a manifest named
+    ``*.json``), and only after the new content is complete.
+    """
+    path = Path(path)
+    if path.exists() and not _ours(path):
+        raise InputError("exists and was not written by isthmus", where=path, fix="choose another --out")
+    if path.exists() and not replace:
+        raise InputError("exists already", where=path, fix="choose another --out")
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    with storage_errors(path):
+        sweep(path)
+        part.mkdir(parents=True)
+    try:
+        with storage_errors(path):
+            yield part
+            if path.exists():
+                path.rename(old)
+            part.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed runs left beside ``path``; bring the old content back if a kill hit between two renames."""
+    for left in sorted(path.parent.glob(f".{path.name}.*-*")):
+        pid = left.name.rsplit("-", 1)[-1]
+        if not pid.isdigit() or _alive(int(pid)):
+            continue
+        if ".old-" in left.name and not path.exists():
+            left.rename(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _ours(path: Path) -> bool:
+    return path.is_dir() and (not any(path.iterdir()) or any(path.glob("*.json")))
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that is renamed to ``path`` on success and removed on failure."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write ``content`` as UTF-8 JSON, whole or not at all."""
+    with new_file(path) as part:
+        part.write_text(json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, *, what: str) -> Json:
+    """Return the JSON object in ``path``; ``what`` names the artefact in the error if it is not one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtefactError(
+            f"is not a {what}", where=Path(path).parent, fix=f"name a folder written as a {what}"
+        ) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"the {what} is damaged: {error}", where=path, fix="write it again") from error
+    if not isinstance(content, dict):
+        raise ArtefactError(f"the {what} is damaged: not a JSON object", where=path, fix="write it again")
+    return cast("Json", content)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Floor 4: methods that score items for a history."""

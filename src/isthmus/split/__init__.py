@@ -1,0 +1,1 @@
+"""Floor 2: what may be learned from, what is measured."""
