@@ -1,0 +1,77 @@
+"""Simulated worlds: a town with three platforms, and pairs of domains whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import polars as pl
+
+from isthmus.data.simulate.worlds import Place, Plan, World, draw
+
+TOWN: Final = (
+    Place(
+        platform="bookshop",
+        domain="books",
+        style="books",
+        user="{}",
+        item="978{}",
+        habits=(("view", 1.0), ("cart", 0.35), ("purchase", 0.3), ("rate", 0.18)),
+    ),
+    Place(
+        platform="filmhouse",
+        domain="films",
+        style="films",
+        user="viewer_{}",
+        item="tt{}",
+        habits=(("play", 1.0), ("rate", 0.4), ("like", 0.1)),
+        steps=10,
+    ),
+    Place(
+        platform="jukebox",
+        domain="music",
+        style="music",
+        user="jb-{}",
+        item="track:{}",
+        habits=(("play", 1.0), ("like", 0.3), ("share", 0.08)),
+    ),
+)
+
+PAIR: Final = (
+    Place("north", "source", "books", "n{}", "b{}", (("view", 1.0),)),
+    Place("south", "target", "films", "s{}", "f{}", (("view", 1.0),)),
+)
+#: Two domains, everybody in both, little chance: what a known-answer test wants.
+WORLD: Final = Plan(places=PAIR, persons=600, items=240, themes=8, shared=1.0, loyalty=0.95, chinese=0.0, late=0.0)
+
+
+def town(seed: int = 0, *, persons: int = 1500) -> World:
+    """Return the town: a bookshop, a film service and a music player, and who likes what.
+
+    Examples
+    --------
+    >>> sorted(town(seed=1, persons=20).tables)
+    ['events', 'identities', 'items', 'users']
+    """
+    return draw(Plan(places=TOWN, persons=persons), seed)
+
+
+def town_tables(seed: int = 0, persons: int = 1500) -> dict[str, pl.DataFrame]:
+    """Return the clean canonical tables of the town: what an import of its raw logs should give."""
+    return town(seed, persons=persons).tables
+
+
+def twin_world(seed: int = 0, plan: Plan = WORLD) -> World:
+    """Return two domains in which each person has the same tastes: what is learned in one helps in the other.
+
+    Examples
+    --------
+    >>> twin_world(seed=1, plan=replace(WORLD, persons=10)).tastes["domain"].unique().sort().to_list()
+    ['source', 'target']
+    """
+    return draw(replace(plan, carries_over=True), seed)
+
+
+def unrelated_world(seed: int = 0, plan: Plan = WORLD) -> World:
+    """Return two domains in which a person's tastes have nothing to do with each other: no transfer can help."""
+    return draw(replace(plan, carries_over=False), seed)
