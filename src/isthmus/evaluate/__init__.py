@@ -1,1 +1,1 @@
-"""Floor 3: tables in, numbers out; knows models only through a protocol."""
+"""Evaluation: ranks, metrics, intervals and tests, the protocol, the report. Judges any system, knows no model."""
