@@ -1,0 +1,148 @@
+"""The simulated worlds hold what they promise: the same for a seed, and tastes that carry over, or do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from isthmus.data.corpus import Corpus
+from isthmus.data.describe import describe
+from isthmus.data.simulate import TOWN, WORLD, town, town_tables, twin_world, unrelated_world
+from isthmus.data.simulate.wording import headline, lexicon
+from isthmus.data.simulate.worlds import START, Plan, World, draw
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return town(seed=3)
+
+
+def theme_shares(world: World, domain: str) -> tuple[list[str], np.ndarray]:
+    """Return persons and the share of their events in ``domain`` on each theme."""
+    tables = world.tables
+    counts = (
+        tables["events"]
+        .join(tables["items"].select("platform", "item", "domain"), on=["platform", "item"])
+        .filter(pl.col("domain") == domain)
+        .join(tables["identities"], on=["platform", "user"])
+        .join(world.themes, on=["platform", "item"])
+        .pivot("theme", index="person", values="ts", aggregate_function="len")
+        .fill_null(0)
+        .sort("person")
+    )
+    matrix = counts.select(lexicon().names[: world.plan.themes]).to_numpy().astype(float)
+    return counts["person"].to_list(), matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def carry(world: World) -> float:
+    """Return the mean correlation of a person's themes in the two domains."""
+    left, right = (domain.domain for domain in world.plan.places[:2])
+    people, source = theme_shares(world, left)
+    others, target = theme_shares(world, right)
+    both = sorted(set(people) & set(others))
+    a = source[[people.index(person) for person in both]]
+    b = target[[others.index(person) for person in both]]
+    return float(np.corrcoef(a.ravel() - 1 / a.shape[1], b.ravel() - 1 / b.shape[1])[0, 1])
+
+
+def test_a_seed_gives_the_same_town_and_another_seed_another() -> None:
+    first, again, other = (town_tables(seed, persons=60) for seed in (1, 1, 2))
+    assert all(first[name].equals(again[name]) for name in first)
+    assert not first["events"].equals(other["events"])
+
+
+def test_town_is_of_the_promised_size_and_shape(world: World) -> None:
+    facts = describe(Corpus.from_tables(world.tables, name="town"))
+    assert 35_000 < facts["counts"]["events"] < 50_000
+    assert facts["counts"]["items"] == 900
+    assert 1400 < facts["counts"]["persons"] <= 1500
+    assert facts["domains"].keys() == {"books", "films", "music"}
+    assert 0.35 < facts["identity"]["on_several_platforms"] / facts["counts"]["persons"] < 0.45
+    assert all(0.15 < platform["languages"]["Chinese"] < 0.35 for platform in facts["platforms"].values())
+    assert all(platform["head_share"] > 0.2 for platform in facts["platforms"].values())
+    assert facts["identity"]["conflicts"] == 0
+
+
+def test_town_has_texts_titles_and_ids_of_its_own_on_each_platform(world: World) -> None:
+    items = world.tables["items"]
+    assert items["title"].str.len_chars().min() > 1
+    assert items["text"].str.len_chars().min() > 15
+    assert not items.select("platform", "title").is_duplicated().any()
+    assert items["title"].str.contains(r"[{}]").sum() == 0
+    users = world.tables["identities"].group_by("platform").agg("user")
+    ids = [set(row["user"]) for row in users.iter_rows(named=True)]
+    assert not set.intersection(*ids)
+    assert world.tables["users"].filter(pl.col("user").str.starts_with("0")).height > 0  # leading zeros in the wild
+
+
+def test_nobody_meets_an_item_before_it_is_out(world: World) -> None:
+    met = world.tables["events"].join(
+        world.tables["items"].select("platform", "item", "available_from"), on=["platform", "item"]
+    )
+    assert (met["ts"] >= met["available_from"]).all()
+    assert (met["ts"] >= START).all()
+    late = world.tables["items"].filter(pl.col("available_from") > START)
+    assert 0.2 < late.height / 900 < 0.3
+
+
+def test_new_people_join_late(world: World) -> None:
+    first = world.tables["events"].group_by("platform", "user").agg(pl.col("ts").min())["ts"]
+    late = (first.dt.month() > 8).mean()
+    assert 0.05 < late < 0.3
+
+
+def test_values_follow_the_canonical_tables(world: World) -> None:
+    events = world.tables["events"]
+    rates = events.filter(pl.col("event") == "rate")
+    assert rates["value"].is_between(0, 1).all()
+    assert rates.filter(pl.col("platform") == "filmhouse")["value"].n_unique() == 10
+    assert rates.filter(pl.col("platform") == "bookshop")["value"].n_unique() == 5
+    assert events.filter(pl.col("event") == "play")["value"].min() >= 5
+    assert not events.select("platform", "user", "item", "event").is_duplicated().any()
+
+
+def test_people_do_what_they_like(world: World) -> None:
+    met = (
+        world.tables["events"]
+        .join(world.tables["identities"], on=["platform", "user"])
+        .join(world.tables["items"].select("platform", "item", "domain"), on=["platform", "item"])
+        .join(world.themes, on=["platform", "item"])
+    )
+    own = met.join(world.tastes, on=["person", "domain", "theme"], how="semi").height / met.height
+    assert own > 0.8
+    loved = met.join(world.tastes, on=["person", "domain", "theme", "strand"], how="semi").height / met.height
+    assert 0.5 < loved < own
+
+
+def test_tastes_are_the_same_on_all_platforms_of_the_town(world: World) -> None:
+    per_domain = world.tastes.group_by("person", "theme", "strand").len()
+    assert (per_domain["len"] == 3).all()
+
+
+def test_tastes_carry_over_in_the_twin_world_only() -> None:
+    assert carry(twin_world(seed=5)) > 0.6
+    assert abs(carry(unrelated_world(seed=5))) < 0.1
+
+
+def test_worlds_follow_their_plan() -> None:
+    plan = replace(WORLD, persons=100, items=60, themes=4, shared=0.5)
+    world = twin_world(seed=1, plan=plan)
+    assert world.tables["items"].height == 120
+    assert world.themes["theme"].n_unique() == 4
+    accounts = world.tables["identities"].group_by("person").len()["len"]
+    assert 0.3 < (accounts == 2).mean() < 0.7
+    assert unrelated_world(seed=1, plan=replace(plan, shared=0.0)).tables["identities"]["person"].is_unique().all()
+
+
+def test_a_town_of_one_person_stands() -> None:
+    world = draw(Plan(places=TOWN, persons=1), seed=0)
+    assert world.tables["identities"].height >= 1
+    assert Corpus.from_tables(world.tables, name="hermit").persons.len() == 1
+
+
+def test_titles_have_english_capitals() -> None:
+    assert headline("a diver in the abyssal plain") == "A Diver in the Abyssal Plain"
+    assert headline("Xi'an") == "Xi'an"
