@@ -1,0 +1,128 @@
+"""Methods that learn from who met what: co-occurrence neighbours and EASE."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from scipy import linalg, sparse
+
+from isthmus.data.sequences import Histories
+from isthmus.model.base import ItemToItem, Settings, TrainingData, strongest
+from isthmus.types import Floats, Indices
+
+#: Weights kept for each item of a history: dropping the rest changes no list that we measured.
+KEPT = 400
+
+
+class CoOccurrence(ItemToItem):
+    """Items met close together by the same person, sequence-aware item kNN.
+
+    The weight of a pair is the sum over persons of ``near ** (distance - 1)`` for events at most ``window``
+    apart, divided by ``(count_i * count_j) ** norm``: cosine at ``norm`` 0.5 (Deshpande & Karypis, TOIS 2004).
+    """
+
+    name = "knn"
+    defaults: ClassVar[Settings] = {
+        "window": 10,
+        "near": 0.8,
+        "norm": 0.5,
+        "shrink": 1.0,
+        "decay": 0.8,
+        "sources": True,
+    }
+    grid: ClassVar = {"sources": (True, False), "decay": (0.8, 0.95), "norm": (0.5, 0.3), "window": (10, 50)}
+
+    def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
+        histories = data.learn_from(bool(self.settings["sources"]))
+        pairs = self._pairs(histories, data.n_items)
+        counts = np.bincount(histories.items, minlength=data.n_items).astype(np.float64)
+        damped = (counts + self.number("shrink")) ** -self.number("norm")
+        scaled = sparse.diags_array(damped) @ pairs[:, data.target] @ sparse.diags_array(damped[data.target])
+        self.weights = sparse.csr_array(scaled.astype(np.float32))
+
+    def _pairs(self, histories: Histories, n_items: int) -> sparse.csr_array:
+        """Return the symmetric co-occurrence matrix (N, N); one pass a distance, over all events at once."""
+        total = sparse.csr_array((n_items, n_items), dtype=np.float64)
+        rows, items = histories.rows, histories.items
+        for distance in range(1, int(self.number("window")) + 1):
+            same = rows[distance:] == rows[:-distance]
+            if not same.any():
+                break
+            first, second = items[:-distance][same], items[distance:][same]
+            differ = first != second
+            value = np.full(int(differ.sum()), self.number("near") ** (distance - 1))
+            total = total + sparse.csr_array((value, (first[differ], second[differ])), shape=total.shape)
+        return total + total.T
+
+
+class Ease(ItemToItem):
+    """Closed-form linear autoencoder: EASE (Steck, WWW 2019), over several domains jointly and with item text.
+
+    ``B = I - P diag(P)^-1`` with ``P = (X'X + s S + l2 I)^-1``. ``X`` holds the persons' events; ``S`` is the
+    similarity of the items' texts, so that a text counts like ``text`` more persons: the collective EASE of Jeunen,
+    Van Balen & Goethals (RecSys 2020) with TF-IDF as side information. With ``text`` above 0 items without any event
+    get weights too. The ``max_items`` most popular items take part.
+    """
+
+    name = "ease"
+    defaults: ClassVar[Settings] = {
+        "l2": 300.0,
+        "text": 0.0,
+        "source_weight": 1.0,
+        "decay": 0.8,
+        "sources": True,
+        "max_items": 16000,
+    }
+    grid: ClassVar = {"sources": (True, False), "l2": (300.0, 100.0, 1000.0), "decay": (0.8, 0.95)}
+
+    def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
+        histories = data.learn_from(bool(self.settings["sources"]))
+        chosen = self._choose(histories, data)
+        matrix = histories.matrix(data.n_items)[:, chosen]
+        matrix.data[:] = 1.0
+        if not data.in_target[chosen].all():
+            worth = np.where(data.in_target[chosen], 1.0, self.number("source_weight")).astype(np.float32)
+            matrix = sparse.csr_array(matrix @ sparse.diags_array(worth))
+        gram = np.asarray((matrix.T @ matrix).toarray(), dtype=np.float32)
+        if self.number("text") and data.text is not None:
+            text = data.text[chosen]
+            gram += np.float32(self.number("text")) * np.asarray((text @ text.T).toarray(), dtype=np.float32)
+        weights = _ease(gram, self.number("l2"))
+        columns = np.flatnonzero(data.in_target[chosen])
+        kept = strongest(np.ascontiguousarray(weights[:, columns]), KEPT)
+        self.weights = _embed(
+            kept, chosen, np.searchsorted(data.target, chosen[columns]), (data.n_items, data.target.size)
+        )
+
+    def _choose(self, histories: Histories, data: TrainingData) -> Indices:
+        """Return the items that take part, rising: with events (or any text if it counts), the most popular first."""
+        counts = np.bincount(histories.items, minlength=data.n_items).astype(np.float64)
+        if self.number("text") and data.text is not None:
+            allowed = data.in_target if not self.settings["sources"] else np.ones(data.n_items, dtype=bool)
+            counts += 0.5 * (allowed & (np.diff(data.text.indptr) > 0))
+        present = np.flatnonzero(counts > 0)
+        most = int(self.number("max_items"))
+        if present.size > most:
+            present = np.sort(present[np.argsort(-counts[present], kind="stable")[:most]])
+        return present.astype(np.int32)
+
+
+def _ease(gram: Floats, l2: float) -> Floats:
+    """Return the EASE weights for a Gram matrix (n, n), with a zero diagonal; overwrites ``gram``."""
+    gram[np.diag_indices_from(gram)] += np.float32(l2)
+    factor, _ = linalg.lapack.spotrf(gram, lower=True, overwrite_a=True)
+    inverse, _ = linalg.lapack.spotri(factor, lower=True, overwrite_c=True)
+    inverse = np.tril(inverse)
+    inverse += np.tril(inverse, -1).T
+    weights = -inverse / np.diag(inverse)
+    weights[np.diag_indices_from(weights)] = 0.0
+    return np.asarray(weights, dtype=np.float32)
+
+
+def _embed(
+    kept: sparse.csr_array, rows: Indices, columns: np.ndarray[tuple[int], np.dtype[np.int64]], shape: tuple[int, int]
+) -> sparse.csr_array:
+    """Return ``kept`` as a part of a larger matrix, its rows and columns at the given places."""
+    coo = kept.tocoo()
+    return sparse.csr_array((coo.data, (rows[coo.row], columns[coo.col])), shape=shape)
