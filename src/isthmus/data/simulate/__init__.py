@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import polars as pl
 
+from isthmus.data.simulate.logs import write_logs
 from isthmus.data.simulate.worlds import Place, Plan, World, draw
 
 TOWN: Final = (
@@ -59,6 +61,15 @@ def town(seed: int = 0, *, persons: int = 1500) -> World:
 def town_tables(seed: int = 0, persons: int = 1500) -> dict[str, pl.DataFrame]:
     """Return the clean canonical tables of the town: what an import of its raw logs should give."""
     return town(seed, persons=persons).tables
+
+
+def write_town(folder: Path, *, seed: int = 0, persons: int = 1500) -> Path:
+    """Write the town's raw logs (CSV, JSON lines, Parquet, with dirt) and their ``SPEC.toml``; return its path.
+
+    Importing the spec gives :func:`town_tables` again, and the ad clicks. It reads the secret for shared e-mail
+    addresses from the environment variable ``ISTHMUS_TOWN_SECRET``.
+    """
+    return write_logs(town(seed, persons=persons), folder, seed)
 
 
 def twin_world(seed: int = 0, plan: Plan = WORLD) -> World:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from isthmus.types import Bools, Ints
 
 WORDS: Final = Path(__file__).parents[1] / "town" / "words.toml"
 _SMALL: Final = frozenset({"a", "an", "and", "before", "for", "from", "in", "of", "the", "to", "with"})
+_ARTICLE: Final = re.compile(r"\b([Aa])(?= (?!eu)[aeiou])")
 _SLOTS: Final = {"thing": "things", "place": "places", "mood": "moods", "figure": "figures"}
 
 Words = dict[str, list[str]]
@@ -95,8 +97,8 @@ def _one(
     makers = words.makers[lang]
     slots["maker"] = makers[(5 * theme + 4 * strand + 3 * len(style)) % len(makers)]
     slots["other"] = _pick([thing for thing in lists["things"] if thing != slots["thing"]], draw[1] // 7)
-    title = _pick(templates["titles"], draw[-1]).format(**slots)
-    text = _pick(templates["texts"], draw[-2]).format(**slots)
+    title = _ARTICLE.sub(r"\1n", _pick(templates["titles"], draw[-1]).format(**slots))
+    text = _ARTICLE.sub(r"\1n", _pick(templates["texts"], draw[-2]).format(**slots))
     shelf = cast("str", cast("object", lists["shelf"]))
     maker = json.dumps({"maker": slots["maker"]}, ensure_ascii=False)
     return headline(title) if lang == "en" else title, text, [shelf], maker, lang
