@@ -1,0 +1,84 @@
+"""Id maps: files that turn the ids of a source (line numbers, indices) into the ids other files use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from isthmus.data.ingest_columns import check_columns
+from isthmus.data.sources.delimited import read_delimited
+from isthmus.data.sources.readers import files_of
+from isthmus.data.spec import IdMap, Source
+from isthmus.errors import DataError
+
+
+class IdMaps:
+    """The user and item maps of one source.
+
+    A map with neither ``platform`` nor ``domain`` leaves those of the source as they are.
+    """
+
+    def __init__(self, items: pl.DataFrame | None = None, users: pl.DataFrame | None = None) -> None:
+        self._items = items
+        self._users = users
+
+    @classmethod
+    def of(cls, source: Source, spec_path: Path) -> IdMaps:
+        """Read the maps that ``source`` declares."""
+        return cls(_table(source.item_maps, spec_path), _table(source.user_maps, spec_path))
+
+    def apply(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return ``rows`` (columns platform, user, item, domain) with mapped ids, and ``unmapped`` where there is none."""
+        rows = rows.with_columns(pl.lit(False).alias("unmapped"))
+        for column, table in (("item", self._items), ("user", self._users)):
+            if table is not None:
+                rows = _mapped(rows, column, table)
+        return rows
+
+
+def _mapped(rows: pl.DataFrame, column: str, table: pl.DataFrame) -> pl.DataFrame:
+    found = rows.join(table, left_on=column, right_on="map_key", how="left", maintain_order="left")
+    return found.with_columns(
+        (pl.col("unmapped") | (pl.col("map_value").is_null() & pl.col(column).is_not_null())).alias("unmapped"),
+        pl.coalesce("map_value", column).alias(column),
+        pl.coalesce("map_platform", "platform").alias("platform"),
+        pl.coalesce("map_domain", "domain").alias("domain"),
+    ).drop("map_value", "map_platform", "map_domain")
+
+
+def _table(maps: tuple[IdMap, ...], spec_path: Path) -> pl.DataFrame | None:
+    if not maps:
+        return None
+    table = pl.concat([_read(part, spec_path) for part in maps])
+    double = table.filter(table["map_key"].is_duplicated())["map_key"]
+    if len(double):
+        raise DataError(f"the id '{double[0]}' stands twice", where=maps[0].path, fix="set offset, or remove one")
+    return table
+
+
+def _read(part: IdMap, spec_path: Path) -> pl.DataFrame:
+    source = Source(
+        kind="links",
+        path=part.path,
+        format="csv",
+        platform="map",
+        names=part.names,
+        delimiter=part.delimiter,
+        encoding=part.encoding,
+        columns={"item": part.key, "entity": part.value},  # type: ignore[arg-type]
+    )
+    frames = []
+    for path in files_of(part.path, spec_path):
+        for batch in read_delimited(path, source, path.name):
+            check_columns(batch.frame, source.mapping, path)
+            frames.append(batch.frame)
+    key = pl.col(part.key).str.strip_chars()
+    if part.offset:
+        key = (key.cast(pl.Int64, strict=False) + part.offset).cast(pl.String)
+    return pl.concat(frames).select(
+        key.alias("map_key"),
+        pl.col(part.value).str.strip_chars().alias("map_value"),
+        pl.lit(part.platform, dtype=pl.String).alias("map_platform"),
+        pl.lit(part.domain, dtype=pl.String).alias("map_domain"),
+    )
