@@ -93,12 +93,12 @@ def sign_flip(differences: ArrayLike, *, rng: np.random.Generator, draws: int = 
     """
     table = np.nan_to_num(_matrix(differences))
     table = table[(table != 0).any(axis=1)]
-    seen = np.abs(table.sum(axis=0))
+    total = table.sum(axis=0)
     extreme = np.ones(table.shape[1])
     for start in range(0, draws, step := max(1, _BLOCK // max(1, len(table)))):
-        size = (min(step, draws - start), len(table))
-        signs = rng.integers(0, 2, size, dtype=np.int8).astype(np.float64) * 2 - 1
-        extreme += (np.abs(signs @ table) >= seen * (1 - 1e-9)).sum(axis=0)
+        noise = rng.integers(0, 256, (min(step, draws - start), -(-len(table) // 8)), dtype=np.uint8)
+        kept = np.unpackbits(noise, axis=1, count=len(table)).astype(np.float64) @ table
+        extreme += (np.abs(2 * kept - total) >= np.abs(total) * (1 - 1e-9)).sum(axis=0)
     result: Doubles = extreme / (draws + 1)
     return result
 
