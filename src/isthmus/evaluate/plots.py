@@ -92,7 +92,7 @@ def axis(scale: Scale) -> Markup:
     """Return the labels of the axis, to stand under the marks."""
     label = Markup('<text x="{}%" y="13" text-anchor="middle">{}</text>')
     digits = max(0, -floor(log10(scale.step) + 1e-9))
-    texts = (label.format(scale.at(tick), f"{tick:.{digits}f}") for tick in _few(scale.ticks))
+    texts = (label.format(scale.at(tick), f"{tick:.{digits}f}".replace("-", "−")) for tick in _few(scale.ticks))
     return Markup('<svg class="axis" aria-hidden="true">{}</svg>').format(Markup("").join(texts))
 
 
