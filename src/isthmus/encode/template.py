@@ -8,7 +8,6 @@ import polars as pl
 from pydantic import Field
 
 from isthmus.config import Settings
-from isthmus.errors import DataError
 
 _EDGES: Final = " \t\r\n.,;:·。，；：、"
 
@@ -48,20 +47,11 @@ class Template(Settings):
     max_chars: int = Field(default=4000, ge=1)
 
     def render(self, items: pl.DataFrame) -> pl.Series:
-        """Return the text of each row of ``items``: String, no nulls, empty where an item has no part.
-
-        Raises
-        ------
-        DataError
-            Column ``attributes`` holds something other than JSON.
-        """
+        """Return the text of each row of ``items``: String, no nulls, empty where an item has no part."""
         parts = [self._part(items, name) for name in self.parts]
         joined = pl.concat_str(parts, separator=self.separator, ignore_nulls=True).str.slice(0, self.max_chars)
         text = pl.when(joined != "").then(pl.lit(self.prefix) + joined).otherwise(pl.lit("")).alias("text")
-        try:
-            return items.select(text).to_series()
-        except pl.exceptions.ComputeError as error:
-            raise DataError(f"column attributes is not JSON: {error}", where="items") from error
+        return items.select(text).to_series()
 
     def _part(self, items: pl.DataFrame, name: str) -> pl.Expr:
         found = _column(items, "text" if name == "description" else name)

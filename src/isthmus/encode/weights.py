@@ -84,7 +84,10 @@ def check(folder: Path) -> Path:
         )
     if not kept:
         raise ArtefactError("holds no weights (*.safetensors)", where=folder, fix=_SAFE)
-    foreign = [kind for kind in modules(folder) if not kind.startswith("sentence_transformers.")]
+    kinds = modules(folder)
+    if kinds and not kinds[0].endswith(".Transformer"):
+        raise ArtefactError(f"its first module is no transformer: {kinds[0]}", where=folder)
+    foreign = [kind for kind in kinds if not kind.startswith("sentence_transformers.")]
     if foreign:
         raise ArtefactError(f"needs code that is not part of sentence-transformers: {foreign[0]}", where=folder)
     return folder
