@@ -57,7 +57,7 @@ class EventIngest:
         check_columns(batch.frame, source.mapping, batch.label)
         shaped = _shape(batch, source, self.spec.clean)
         shaped = maps.apply(shaped).with_columns(
-            _prefixed(pl.col("user"), source.prefix.user), _prefixed(pl.col("item"), source.prefix.item)
+            _prefixed("user", source.prefix.user), _prefixed("item", source.prefix.item)
         )
         reason = _reason(source, self.spec.clean, self.now)
         marked = shaped.with_columns(reason.alias("reason"))
@@ -139,7 +139,9 @@ class EventIngest:
         counts = np.zeros(size, dtype=np.int64)
         counts[: before.size] = before
         codes = users.to_numpy()
-        within = pl.DataFrame({"user": users}).select(pl.int_range(pl.len()).over("user"))["user"].to_numpy()
+        within = (
+            pl.DataFrame({"user": users}).select(pl.int_range(pl.len()).over("user").alias("place"))["place"].to_numpy()
+        )
         places: Ints = counts[codes] + within
         self._places[space] = counts + np.bincount(codes, minlength=size)
         return places
@@ -148,7 +150,9 @@ class EventIngest:
 def _shape(batch: Batch, source: Source, clean: Clean) -> pl.DataFrame:
     """Return the canonical columns as text, number and time, null where they cannot be had."""
     frame, mapping = batch.frame, source.mapping
-    given = {name: filled(joined(frame, mapping[name]), source.nulls) for name in mapping if name not in ("value", "ts")}
+    given = {
+        name: filled(joined(frame, mapping[name]), source.nulls) for name in mapping if name not in ("value", "ts")
+    }
     event = given.get("event", pl.lit(source.event or "rate"))
     if source.events:
         event = event.replace(dict(source.events))
@@ -158,7 +162,7 @@ def _shape(batch: Batch, source: Source, clean: Clean) -> pl.DataFrame:
         "item": given["item"],
         "event": event,
         "domain": given.get("domain", pl.lit(source.domain)),
-        "value": _value(frame, mapping, source),
+        "value": _value(frame, mapping, source, event),
         "ts": instants(frame, mapping["ts"], source, batch.label) if _has_time(source) else pl.lit(0, dtype=pl.Int64),
         "value_given": _given(frame, mapping, "value", source),
         "ts_given": _given(frame, mapping, "ts", source),
@@ -178,8 +182,8 @@ def _has_time(source: Source) -> bool:
     return not source.order_only and "ts" in source.mapping
 
 
-def _prefixed(text: pl.Expr, prefix: str) -> pl.Expr:
-    return pl.lit(prefix) + text if prefix else text
+def _prefixed(name: str, prefix: str) -> pl.Expr:
+    return (pl.lit(prefix) + pl.col(name)).alias(name) if prefix else pl.col(name)
 
 
 def _given(frame: pl.DataFrame, mapping: dict[str, tuple[str, ...]], name: str, source: Source) -> pl.Expr:
@@ -188,14 +192,16 @@ def _given(frame: pl.DataFrame, mapping: dict[str, tuple[str, ...]], name: str, 
     return filled(joined(frame, mapping[name]), source.nulls).is_not_null()
 
 
-def _value(frame: pl.DataFrame, mapping: dict[str, tuple[str, ...]], source: Source) -> pl.Expr:
+def _value(frame: pl.DataFrame, mapping: dict[str, tuple[str, ...]], source: Source, event: pl.Expr) -> pl.Expr:
+    """Return ratings on their scale as [0, 1], every other value times the source's factor."""
     if "value" not in mapping:
         return pl.lit(None, dtype=pl.Float64)
     value = number(frame, mapping["value"], source)
+    plain = value if source.factor == 1 else value * source.factor
     if source.scale is None:
-        return value
+        return plain
     low, high = source.scale
-    return (value - low) / (high - low)
+    return pl.when(event == "rate").then((value - low) / (high - low)).otherwise(plain)
 
 
 def _reason(source: Source, clean: Clean, now: datetime) -> pl.Expr:
@@ -213,7 +219,7 @@ def _reason(source: Source, clean: Clean, now: datetime) -> pl.Expr:
     if "value" in source.mapping:
         tests["value is not a number"] = pl.col("value").is_null() & pl.col("value_given")
         if source.scale is not None:
-            tests["value outside the scale"] = ~pl.col("value").is_between(0, 1)
+            tests["value outside the scale"] = (pl.col("event") == "rate") & ~pl.col("value").is_between(0, 1)
     if _has_time(source):
         tests["no time"] = ~pl.col("ts_given")
         tests["time not readable"] = pl.col("ts").is_null()

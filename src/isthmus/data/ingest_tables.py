@@ -57,7 +57,7 @@ class TableIngest:
 
     def table(self, name: str) -> pl.DataFrame:
         """Return one table; several rows of one key become one, the first value of each column winning."""
-        whole = pl.concat([empty(name), *(frame.cast(dict(SCHEMAS[name])) for frame in self.rows[name])])
+        whole = pl.concat([empty(name), *(frame.cast(pl.Schema(SCHEMAS[name])) for frame in self.rows[name])])
         if name not in ("items", "users"):
             return whole.unique(maintain_order=True)
         key = list(SCHEMAS[name])[:2]
@@ -105,7 +105,9 @@ class TableIngest:
         name = self.spec.identity.secret_env
         if name is None:
             raise SpecError(
-                "columns.key needs a secret", where="identity", fix='add [identity] secret_env = "ISTHMUS_IDENTITY_SECRET"'
+                "columns.key needs a secret",
+                where="identity",
+                fix='add [identity] secret_env = "ISTHMUS_IDENTITY_SECRET"',
             )
         secret = os.environ.get(name, "")
         if len(secret) < _SHORTEST_SECRET:
@@ -123,7 +125,9 @@ def _shape(batch: Batch, source: Source, maps: IdMaps) -> pl.DataFrame:
     columns: dict[str, pl.Expr] = {}
     for name, names in mapping.items():
         if name in _TIMES:
-            columns[name] = instants(frame, names, source, batch.label).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+            columns[name] = (
+                instants(frame, names, source, batch.label).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+            )
         elif name == "attributes":
             columns[name] = _attributes(frame, names, source)
         else:
@@ -145,10 +149,12 @@ def _wanted(source: Source) -> tuple[str, ...]:
 def _mapped(rows: pl.DataFrame, source: Source, maps: IdMaps) -> pl.DataFrame:
     present = set(rows.columns)
     padded = rows.with_columns(
-        pl.lit(None, dtype=pl.String).alias(name) for name in ("platform", "domain", "item", "user") if name not in present
+        pl.lit(None, dtype=pl.String).alias(name)
+        for name in ("platform", "domain", "item", "user")
+        if name not in present
     )
     mapped = maps.apply(padded).with_columns(
-        pl.lit(prefix) + pl.col(name)
+        (pl.lit(prefix) + pl.col(name)).alias(name)
         for name, prefix in (("item", source.prefix.item), ("user", source.prefix.user))
         if prefix
     )
@@ -174,7 +180,7 @@ def _items(rows: pl.DataFrame, spec: Spec, source: Source) -> pl.DataFrame:
     have = rows.with_columns(ready)
     missing = [name for name in SCHEMAS["items"] if name not in have.columns]
     whole = have.with_columns(pl.lit(None).cast(SCHEMAS["items"][name]).alias(name) for name in missing)
-    shaped = whole.select(list(SCHEMAS["items"])).cast({name: TS for name in _TIMES})
+    shaped = whole.select(list(SCHEMAS["items"])).cast(dict.fromkeys(_TIMES, TS))
     return _collected(shaped) if source.collect else shaped
 
 
@@ -220,7 +226,9 @@ def _listed(texts: pl.Series, spec: Spec, separator: str | None) -> pl.Series:
     """Return categories as a list: split at ``separator``, or a JSON list, or one word."""
     frame = pl.DataFrame({"text": texts}).with_columns(_strings(texts).alias("json"))
     one = pl.col("text").str.split(separator) if separator else pl.concat_list("text")
-    lists = frame.select(pl.when(_is_list(pl.col("text"))).then("json").otherwise(one).alias("list")).with_row_index("row")
+    lists = frame.select(pl.when(_is_list(pl.col("text"))).then("json").otherwise(one).alias("list")).with_row_index(
+        "row"
+    )
     long = lists.explode("list")
     long = long.with_columns(clean_text(long["list"], spec.clean).alias("list")).drop_nulls()
     kept = long.group_by("row", maintain_order=True).agg(pl.col("list").unique(maintain_order=True))

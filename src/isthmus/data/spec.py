@@ -187,11 +187,13 @@ class Source(Settings):
     quote: str | None = Field(default=None, max_length=1)
     encoding: str = "utf-8"
     skip_lines: int = Field(default=0, ge=0)
+    rest: bool = False
     nulls: tuple[str, ...] = ("", "nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "<NA>", "\\N")
     event: str | None = None
     events: Mapping[str, str] = {}
     values: Mapping[str, float] = {}
     scale: tuple[float, float] | None = None
+    factor: float = 1.0
     time: Annotated[Time, BeforeValidator(_time_word)] | None = None
     since: date | None = None
     separator: str | None = Field(default=None, min_length=1)
@@ -361,7 +363,9 @@ def expand(text: str, *, where: object) -> str:
 
 
 def _no_event(event: str) -> str:
-    return f"no event '{event}'{nearest(event, list(EVENTS))}; events are {', '.join(EVENTS)} (or {IGNORE} in a mapping)"
+    return (
+        f"no event '{event}'{nearest(event, list(EVENTS))}; events are {', '.join(EVENTS)} (or {IGNORE} in a mapping)"
+    )
 
 
 def _format_of(path: str) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from isthmus.data.sources.base import LINE, SPOILT_SCHEMA, Batch, Block, blocks, no_spoilt
+from isthmus.data.sources.base import LINE, LONGEST_LINE, SPOILT_SCHEMA, Batch, Block, blocks, no_spoilt
 from isthmus.data.spec import Source
 from isthmus.errors import DataError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _SPARE = "@spare"
 _LONG_DELIMITER = "\x1f"
@@ -22,18 +26,19 @@ _END = "\n"
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a delimited file is written; ``names`` are its columns."""
+    """How a delimited file is written; ``names`` are its columns, the last takes the ``rest`` of a line if asked to."""
 
     delimiter: str
     quote: str
     names: tuple[str, ...] = ()
+    rest: bool = False
 
     @classmethod
     def of(cls, source: Source, path: Path) -> Dialect:
         """Return the dialect that a spec declares, with the defaults of the file's name."""
         delimiter = source.delimiter or _usual_delimiter(path, source.shape)
         quote = source.quote if source.quote is not None else ('"' if delimiter in (",", ";", "|") else "")
-        return cls(delimiter, quote)
+        return cls(delimiter, "" if source.rest else quote, rest=source.rest)
 
 
 def read_delimited(path: Path, source: Source, label: str) -> Iterator[Batch]:
@@ -71,7 +76,7 @@ def _with_names(dialect: Dialect, names: tuple[str, ...], source: Source, path: 
     if double:
         raise DataError(f"two columns are called '{double[0]}'", where=path, fix="give names = [...], header = true")
     named = tuple(name or f"@column{number}" for number, name in enumerate(names, 1))
-    return Dialect(dialect.delimiter, dialect.quote, named)
+    return replace(dialect, names=named)
 
 
 def _usual_delimiter(path: Path, shape: str) -> str:
@@ -92,15 +97,18 @@ def _names_of(head: bytes, dialect: Dialect) -> tuple[str, ...]:
     text = head.decode().rstrip("\r")
     if len(dialect.delimiter) > 1:
         return tuple(name.strip() for name in text.split(dialect.delimiter))
-    fields = next(csv.reader([text], delimiter=dialect.delimiter, **_quoting(dialect)), [])
+    fields = next(_reader([text], dialect), [])
     return tuple(name.strip() for name in fields)
 
 
-def _quoting(dialect: Dialect) -> dict[str, str | int]:
-    return {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE}
+def _reader(lines: list[str], dialect: Dialect) -> Reader:
+    quoting = csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE
+    return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote or None, quoting=quoting)
 
 
 def _batch(block: Block, dialect: Dialect, label: str) -> Batch:
+    if dialect.rest:
+        return _sorted_out(_rest(block.data, dialect, block.first_line), None, block, label)
     data, delimiter = block.data, dialect.delimiter
     if len(delimiter) > 1:
         data, delimiter = data.replace(delimiter.encode(), _LONG_DELIMITER.encode()), _LONG_DELIMITER
@@ -140,8 +148,20 @@ def _fast(data: bytes, dialect: Dialect, first_line: int) -> pl.DataFrame | None
     return frame.with_columns(lines.alias(LINE))
 
 
+def _rest(data: bytes, dialect: Dialect, first_line: int) -> pl.DataFrame:
+    """Return the rows of text without quotes whose last column takes what is left of the line."""
+    text = pl.read_csv(
+        b"raw\n" + data, separator="\x01", quote_char=None, schema={"raw": pl.String}, empty_string_is_null=False
+    )
+    parts = pl.col("raw").str.strip_chars_end("\r").str.splitn(dialect.delimiter, len(dialect.names))
+    frame = text.select(parts.struct.rename_fields(dialect.names).alias("parts")).unnest("parts")
+    lines = pl.int_range(first_line, first_line + pl.len(), dtype=pl.Int64).alias(LINE)
+    return frame.with_columns(pl.all().fill_null(""), pl.lit("").alias(_SPARE), lines)
+
+
 def _slow(data: bytes, dialect: Dialect, first_line: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of text with broken quotes, and the lines that are no rows: only such blocks come here."""
+    csv.field_size_limit(LONGEST_LINE)
     lines = io.StringIO(data.decode(), newline="").readlines()
     width = len(dialect.names) + 1
     rows: list[list[str]] = []
@@ -151,7 +171,7 @@ def _slow(data: bytes, dialect: Dialect, first_line: int) -> tuple[pl.DataFrame,
     while at < len(lines):
         reach = _LONGEST_RECORD if lines[at].count(dialect.quote) % 2 else 1
         window = lines[at : at + reach]
-        reader = csv.reader([*window, _END], delimiter=dialect.delimiter, **_quoting(dialect))
+        reader = _reader([*window, _END], dialect)
         fields = next(reader)
         if reader.line_num > len(window):
             broken.append((first_line + at, "unclosed quote", lines[at].rstrip("\r\n")))
