@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,8 @@ import pytest
 
 from isthmus.data.corpus import Corpus
 from isthmus.data.describe import describe
-from isthmus.data.simulate import TOWN, WORLD, town, town_tables, twin_world, unrelated_world
+from isthmus.data.importer import import_corpus
+from isthmus.data.simulate import TOWN, WORLD, town, town_tables, twin_world, unrelated_world, write_town
 from isthmus.data.simulate.wording import headline, lexicon
 from isthmus.data.simulate.worlds import START, Plan, World, draw
 
@@ -146,3 +148,42 @@ def test_a_town_of_one_person_stands() -> None:
 def test_titles_have_english_capitals() -> None:
     assert headline("a diver in the abyssal plain") == "A Diver in the Abyssal Plain"
     assert headline("Xi'an") == "Xi'an"
+
+
+def test_import_of_the_raw_logs_gives_the_clean_town_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    monkeypatch.setenv("ISTHMUS_TOWN_SECRET", "a secret for the tests of the town")
+    corpus = import_corpus(write_town(tmp_path / "town", seed=3), tmp_path / "corpus")
+    columns = ["platform", "user", "item", "event", "ts"]
+    got = corpus.events.filter(pl.col("event") != "ad_click").sort(columns)
+    wanted = world.tables["events"].sort(columns)
+    assert got.select(columns).equals(wanted.select(columns))
+    assert np.allclose(got["value"].fill_null(-1), wanted["value"].fill_null(-1))
+    assert corpus.events.height > got.height  # ad clicks are kept, and are no taste
+    assert corpus.interactions().height == got.height
+    texts = ["platform", "item", "domain", "title", "text", "categories", "available_from"]
+    assert corpus.items.select(texts).equals(world.tables["items"].select(texts))
+    people = corpus.identities.join(world.tables["identities"], on=["platform", "user"], suffix="_true", validate="1:1")
+    assert people.height == world.tables["identities"].height == corpus.identities.height
+    pairs = people.select("person", "person_true").n_unique()
+    assert pairs == people["person"].n_unique() == people["person_true"].n_unique()
+
+
+def test_dirt_of_every_kind_is_found_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISTHMUS_TOWN_SECRET", "a secret for the tests of the town")
+    corpus = import_corpus(write_town(tmp_path / "town", seed=1, persons=150), tmp_path / "corpus")
+    cleaning, rejects = corpus.manifest["cleaning"], corpus.manifest["rejects"]
+    assert {"bots", "duplicates", "near_duplicates"} <= cleaning.keys()
+    assert 700 <= cleaning["bots"] <= 800
+    assert not corpus.identities["user"].str.starts_with("bot").any()
+    assert set(rejects.values()) == {1}
+    assert len(rejects) == 7
+    assert (corpus.events["event"] == "ad_click").any()
+
+
+def test_raw_logs_are_the_same_for_a_seed(tmp_path: Path) -> None:
+    first, again = (write_town(tmp_path / name, seed=1, persons=30).parent for name in ("a", "b"))
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert len(files) == 11
+    assert all((first / path).read_bytes() == (again / path).read_bytes() for path in files)
