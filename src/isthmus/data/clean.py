@@ -16,7 +16,7 @@ _MINUTE = 60 * _SECOND
 
 @dataclass(frozen=True)
 class Clocks:
-    """What the times of each platform code can tell: ``fine`` ones are finer than minutes, ``order`` ones are places."""
+    """What times tell, by platform code: ``fine`` ones are finer than minutes, ``order`` ones are places."""
 
     fine: Bools
     order: Bools
@@ -84,9 +84,12 @@ def _repeats(rows: pl.DataFrame, clean: Clean, clocks: Clocks) -> pl.Series | No
     equal = same & pl.col("value").eq_missing(pl.col("value").shift())
     exact = equal & pl.when(order).then(gap <= _SECOND).otherwise(gap == 0)
     near = same & fine & (gap <= round(clean.near_seconds * _SECOND))
-    rule = pl.when(exact & clean.duplicates).then(pl.lit("duplicates"))
-    if clean.near_seconds:
-        rule = rule.when(near & ~exact).then(pl.lit("near_duplicates"))
+    rule = (
+        pl.when(exact & clean.duplicates)
+        .then(pl.lit("duplicates"))
+        .when(near & ~exact & (clean.near_seconds > 0))
+        .then(pl.lit("near_duplicates"))
+    )
     taken = found.select("row", rule.alias("rule")).filter(pl.col("rule").is_not_null())
     return _spread(rows.height, taken["row"], taken["rule"])
 
@@ -108,14 +111,33 @@ def _bots(rows: pl.DataFrame, clean: Clean, clocks: Clocks) -> pl.Series | None:
     counts = np.bincount(account)
     bot = np.bincount(account, weights=burst, minlength=counts.size) > counts / 2
     if clean.bot_gap_bits:
-        bits, gaps = gap_entropy(account, ts)
-        bot |= (gaps >= clean.bot_min_events) & (bits < clean.bot_gap_bits)
+        some = _even(account, ts, clean) & fine
+        bits, gaps = gap_entropy(account[some], ts[some])
+        bot[: bits.size] |= (gaps >= clean.bot_min_events) & (bits < clean.bot_gap_bits)
     robot = bot[account] & fine
     if not (burst | robot).any():
         return None
     rule = np.where(robot, "bots", np.where(burst, "bursts", ""))
     taken = np.flatnonzero(rule != "")
     return _spread(rows.height, pl.Series(taken), pl.Series(rule[taken]))
+
+
+def _even(account: Ints, ts: Ints, clean: Clean) -> Bools:
+    """Return the events of accounts that may have a gap entropy below the limit ``b``: a cheap necessary condition.
+
+    Entropy is at least -log2 of the largest share (min-entropy), so that the commonest gap has a share above 2^-b,
+    and at least 2^(1-b) - 1 of all neighbouring gaps are equal.
+    """
+    accounts = int(account.max()) + 1 if account.size else 0
+    gap = np.diff(ts) // _SECOND
+    use = (account[1:] == account[:-1]) & (gap > 0)
+    owner, gap = account[1:][use], gap[use]
+    number = np.bincount(owner, minlength=accounts)
+    equal = (gap[1:] == gap[:-1]) & (owner[1:] == owner[:-1])
+    neighbours = np.bincount(owner[1:][equal], minlength=accounts)
+    least = (2 ** (1 - clean.bot_gap_bits) - 1) * number - 2
+    found: Bools = ((number >= clean.bot_min_events) & (neighbours >= least))[account]
+    return found
 
 
 def bursts(account: Ints, ts: Ints, per_minute: int) -> Bools:

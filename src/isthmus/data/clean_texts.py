@@ -13,7 +13,22 @@ from isthmus.data.spec import Clean
 PLACEHOLDERS: Final[tuple[str, ...]] = (
     *("n/a", "na", "nan", "null", "none", "nil", "untitled", "no title", "notitle", "unknown", "undefined", "tbd"),
     *("test", "title", "-", "--", "---", ".", "..", "...", "?", "??", "???", "_", "#n/a", "[deleted]", "(untitled)"),
-    *("无标题", "無標題", "未命名", "未知", "暂无", "暫無", "无", "無", "空", "标题", "测试", "タイトルなし", "無題", "제목 없음"),
+    *(
+        "无标题",
+        "無標題",
+        "未命名",
+        "未知",
+        "暂无",
+        "暫無",
+        "无",
+        "無",
+        "空",
+        "标题",
+        "测试",
+        "タイトルなし",
+        "無題",
+        "제목 없음",
+    ),
 )
 
 _BLOCKS = r"(?is)<(script|style)\b[^<>]*>.*?</(?:script|style)\s*>"

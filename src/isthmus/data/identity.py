@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from isthmus.data.tables import empty
 from isthmus.errors import DataError
 from isthmus.files import Json
 
@@ -53,7 +52,7 @@ def hashed(keys: pl.Series, secret: bytes) -> pl.Series:
 
 
 def resolve(accounts: pl.DataFrame, links: Links) -> tuple[pl.DataFrame, Json]:
-    """Return the identities table of all accounts (those of ``accounts`` and of the links), and a report.
+    """Return the identities table of ``accounts`` (links may lead over further ones), and a report.
 
     A person is a connected component of accounts, named by the smallest declared person name in it, else by the
     smallest ``platform:user``. So names do not depend on the order of rows.
@@ -74,8 +73,9 @@ def resolve(accounts: pl.DataFrame, links: Links) -> tuple[pl.DataFrame, Json]:
     (['a:1', 'a:1'], 1)
     """
     nodes = _nodes(accounts, links)
-    if nodes.is_empty():
-        return empty("identities"), _report(empty("identities"), empty("identities").select("person"))
+    if not (links.persons or links.pairs or links.keys or links.same_ids):
+        alone = nodes.with_columns((pl.col("platform") + ":" + pl.col("user")).alias("person"))
+        return alone, _report(alone, alone.select("person").clear())
     names = _names(links)
     component = _components(nodes, names, links)
     labelled = nodes.with_columns(pl.Series("component", component[: nodes.height]))
@@ -87,6 +87,7 @@ def resolve(accounts: pl.DataFrame, links: Links) -> tuple[pl.DataFrame, Json]:
     )
     _check_distinct(person)
     table = labelled.join(person, on="component").select("platform", "user", "person").sort(_ACCOUNT)
+    table = table.join(accounts, on=_ACCOUNT, how="semi", maintain_order="left")
     merged = declared.join(person, on="component", suffix="_final").filter(pl.col("person") != pl.col("person_final"))
     return table, _report(table, merged.select(pl.col("person_final").alias("person")))
 

@@ -28,30 +28,52 @@ class IdMaps:
         """Read the maps that ``source`` declares."""
         return cls(_table(source.item_maps, spec_path), _table(source.user_maps, spec_path))
 
+    def table(self, column: str, words: pl.Series) -> pl.DataFrame:
+        """Return what each distinct user or item word becomes.
+
+        Parameters
+        ----------
+        column : str
+            ``user`` or ``item``.
+        words : polars.Series
+            Distinct ids as the source has them.
+
+        Returns
+        -------
+        polars.DataFrame
+            id (null: no map knows the word), platform, domain (null: those of the source); rows as ``words``.
+        """
+        maps = self._users if column == "user" else self._items
+        if maps is None:
+            none = pl.lit(None, dtype=pl.String)
+            return pl.DataFrame({"id": words}).with_columns(none.alias("platform"), none.alias("domain"))
+        return (
+            pl.DataFrame({"word": words})
+            .join(maps, on="word", how="left", maintain_order="left")
+            .select("id", "platform", "domain")
+        )
+
     def apply(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return ``rows`` (columns platform, user, item, domain) with mapped ids, and ``unmapped`` where there is none."""
+        """Return ``rows`` (platform, user, item, domain) with mapped ids, and ``unmapped`` where a map has none."""
         rows = rows.with_columns(pl.lit(False).alias("unmapped"))
-        for column, table in (("item", self._items), ("user", self._users)):
-            if table is not None:
-                rows = _mapped(rows, column, table)
+        for column, maps in (("item", self._items), ("user", self._users)):
+            if maps is None:
+                continue
+            table = self.table(column, rows[column])
+            rows = rows.with_columns(
+                pl.col("unmapped") | (table["id"].is_null() & rows[column].is_not_null()),
+                table["id"].alias(column),
+                table["platform"].fill_null(rows["platform"]),
+                table["domain"].fill_null(rows["domain"]),
+            )
         return rows
-
-
-def _mapped(rows: pl.DataFrame, column: str, table: pl.DataFrame) -> pl.DataFrame:
-    found = rows.join(table, left_on=column, right_on="map_key", how="left", maintain_order="left")
-    return found.with_columns(
-        (pl.col("unmapped") | (pl.col("map_value").is_null() & pl.col(column).is_not_null())).alias("unmapped"),
-        pl.coalesce("map_value", column).alias(column),
-        pl.coalesce("map_platform", "platform").alias("platform"),
-        pl.coalesce("map_domain", "domain").alias("domain"),
-    ).drop("map_value", "map_platform", "map_domain")
 
 
 def _table(maps: tuple[IdMap, ...], spec_path: Path) -> pl.DataFrame | None:
     if not maps:
         return None
     table = pl.concat([_read(part, spec_path) for part in maps])
-    double = table.filter(table["map_key"].is_duplicated())["map_key"]
+    double = table.filter(table["word"].is_duplicated())["word"]
     if len(double):
         raise DataError(f"the id '{double[0]}' stands twice", where=maps[0].path, fix="set offset, or remove one")
     return table
@@ -77,8 +99,8 @@ def _read(part: IdMap, spec_path: Path) -> pl.DataFrame:
     if part.offset:
         key = (key.cast(pl.Int64, strict=False) + part.offset).cast(pl.String)
     return pl.concat(frames).select(
-        key.alias("map_key"),
-        pl.col(part.value).str.strip_chars().alias("map_value"),
-        pl.lit(part.platform, dtype=pl.String).alias("map_platform"),
-        pl.lit(part.domain, dtype=pl.String).alias("map_domain"),
+        key.alias("word"),
+        pl.col(part.value).str.strip_chars().alias("id"),
+        pl.lit(part.platform, dtype=pl.String).alias("platform"),
+        pl.lit(part.domain, dtype=pl.String).alias("domain"),
     )

@@ -114,7 +114,9 @@ class _Run:
         met = codes.select(
             platform=writer.platforms.gather(codes["platform"]),
             item=writer.items.gather(codes["item"]),
-            domain=pl.col("domain").fill_null(writer.platforms.gather(codes["platform"])),
+            domain=self.events.words.domains.all()
+            .gather(codes["domain"])
+            .fill_null(writer.platforms.gather(codes["platform"])),
             rows="rows",
         )
         if clean.items == "met":
@@ -126,7 +128,7 @@ class _Run:
         return pl.concat([items, unknown.select("platform", "item", "domain")], how="diagonal")
 
     def _notes(self, identities: Json, written: Written) -> Json:
-        platforms = self.events.platforms.all().to_list()
+        platforms = self.events.words.platforms.all().to_list()
         order = self.events.order_platforms - self.events.timed_platforms
         return {
             "time": {name: "order" if code in order else "timestamp" for code, name in enumerate(platforms)},

@@ -60,21 +60,34 @@ def filled(text: pl.Expr, nulls: Sequence[str]) -> pl.Expr:
     return pl.when(~bare.is_in(list(nulls))).then(bare)
 
 
-def number(frame: pl.DataFrame, names: Sequence[str], source: Source) -> pl.Expr:
-    """Return the value column as a finite float, null where it is none."""
-    kind = frame.schema[names[0]]
-    if len(names) == 1 and (kind.is_numeric() or kind == pl.Boolean) and not source.values:
-        plain = pl.col(names[0]).cast(pl.Float64)
-    else:
-        text = filled(joined(frame, names), source.nulls)
-        if source.values:
-            plain = text.replace_strict(dict(source.values), default=None, return_dtype=pl.Float64)
-        else:
-            plain = text.cast(pl.Float64, strict=False)
-    return pl.when(plain.is_finite()).then(plain)
+def number(frame: pl.DataFrame, names: Sequence[str], source: Source) -> pl.Series:
+    """Return the value column as finite floats, null where there is none."""
+    if source.values:
+        words = filled(joined(frame, names), source.nulls)
+        plain = words.replace_strict(dict(source.values), default=None, return_dtype=pl.Float64)
+        return _finite(frame.select(plain.alias("value"))["value"])
+    return _floats(frame, names, source.nulls)
 
 
-def instants(frame: pl.DataFrame, names: Sequence[str], source: Source, where: object) -> pl.Expr:
+def _floats(frame: pl.DataFrame, names: Sequence[str], nulls: Sequence[str]) -> pl.Series:
+    if len(names) == 1:
+        column = frame[names[0]]
+        simple = column.dtype == pl.String or column.dtype.is_numeric() or column.dtype == pl.Boolean
+        plain = column.cast(pl.Float64, strict=False) if simple else None
+        if plain is not None and (column.dtype != pl.String or plain.null_count() == 0):
+            return _finite(plain)
+    text = filled(joined(frame, names), nulls).cast(pl.Float64, strict=False)
+    return _finite(frame.select(text.alias("value"))["value"])
+
+
+def _finite(values: pl.Series) -> pl.Series:
+    finite = values.is_finite().fill_null(False)
+    return (
+        values if finite.all() else values.zip_with(finite, pl.repeat(None, len(values), dtype=pl.Float64, eager=True))
+    )
+
+
+def instants(frame: pl.DataFrame, names: Sequence[str], source: Source, where: object) -> pl.Series:
     """Return times as microseconds since 1970 UTC (int64), null where a time is missing or not readable.
 
     Raises
@@ -83,12 +96,17 @@ def instants(frame: pl.DataFrame, names: Sequence[str], source: Source, where: o
         Times without a zone where the spec declares none.
     """
     time = source.time or Time()
+    if time.format in UNIX and not frame.schema[names[0]].is_temporal():
+        scaled = _floats(frame, names, source.nulls) * UNIX[time.format]
+        return scaled.round().cast(pl.Int64, strict=False)
+    return frame.select(_moments(frame, names, source, where).alias("ts"))["ts"]
+
+
+def _moments(frame: pl.DataFrame, names: Sequence[str], source: Source, where: object) -> pl.Expr:
+    time = source.time or Time()
     kind = frame.schema[names[0]]
     if len(names) == 1 and (kind.is_temporal() and not isinstance(kind, pl.Duration | pl.Time)):
         return _typed(pl.col(names[0]), kind, time, where)
-    if time.format in UNIX:
-        plain = number(frame, names, source.model_copy(update={"values": {}}))
-        return (plain * UNIX[time.format]).round().cast(pl.Int64, strict=False)
     text = filled(joined(frame, names), source.nulls)
     if time.format == "iso":
         return _iso(frame, text, time, where)
@@ -99,7 +117,9 @@ def _typed(column: pl.Expr, kind: pl.DataType, time: Time, where: object) -> pl.
     aware = isinstance(kind, pl.Datetime) and kind.time_zone is not None
     if not aware and time.zone is None:
         raise _zoneless(where)
-    return _micros(column.cast(pl.Datetime("us", kind.time_zone if isinstance(kind, pl.Datetime) else None)), time, aware)
+    return _micros(
+        column.cast(pl.Datetime("us", kind.time_zone if isinstance(kind, pl.Datetime) else None)), time, aware
+    )
 
 
 def _iso(frame: pl.DataFrame, text: pl.Expr, time: Time, where: object) -> pl.Expr:

@@ -59,7 +59,9 @@ class Rejects:
         bad = sum(self.rejected.values())
         if bad == 0 or bad <= share * rows:
             return
-        top = "; ".join(f"{count} × {reason} ({self.examples[reason]})" for reason, count in self.rejected.most_common(5))
+        top = "; ".join(
+            f"{count} × {reason} ({self.examples[reason]})" for reason, count in self.rejected.most_common(5)
+        )
         raise DataError(
             f"{bad} of {rows} rows rejected ({bad / max(rows, 1):.0%}, allowed {share:.0%}): {top}",
             where=where,

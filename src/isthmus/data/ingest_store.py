@@ -76,20 +76,31 @@ class Tally:
         self._parts: list[pl.DataFrame] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Count the keys of some rows."""
-        first = [pl.col(self.first).drop_nulls().first()] if self.first else []
-        counts = rows.group_by(self.key, maintain_order=True).agg(pl.len().cast(pl.Int64).alias("rows"), *first)
-        self._parts.append(counts)
+        """Count the keys of some rows (key columns are u32)."""
+        fixed = {name: rows[name].min() for name in self.columns if rows.height and _constant(rows[name])}
+        key = [name for name in self.key if name not in fixed] or [self.key[-1]]
+        first = [pl.col(name).drop_nulls().first() for name in self.columns if name not in (*key, *fixed)]
+        counts = rows.group_by(key).agg(pl.len().cast(pl.Int64).alias("rows"), *first)
+        constants = [pl.lit(value, dtype=pl.UInt32).alias(name) for name, value in fixed.items() if name not in key]
+        self._parts.append(counts.with_columns(constants).select(*self.columns, "rows"))
         if len(self._parts) >= _PARTS:
             self._parts = [self.total()]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The key, and the column whose first value is kept."""
+        return (*self.key, self.first) if self.first else self.key
+
     def total(self) -> pl.DataFrame:
-        """Return one row a key: the key, ``rows``, and the first value; in the order the keys came."""
-        if not self._parts:
-            names = [*self.key, "rows"]
-            return pl.DataFrame(schema={**dict.fromkeys(names, pl.Int64), **({self.first: pl.String} if self.first else {})})
+        """Return one row a key, sorted: the key, the first value, and ``rows``."""
+        none = pl.DataFrame(schema={**dict.fromkeys(self.columns, pl.UInt32), "rows": pl.Int64})
         first = [pl.col(self.first).drop_nulls().first()] if self.first else []
-        return pl.concat(self._parts).group_by(self.key, maintain_order=True).agg(pl.col("rows").sum(), *first)
+        whole = pl.concat([none, *self._parts])
+        return whole.group_by(self.key, maintain_order=True).agg(pl.col("rows").sum(), *first).sort(self.key)
+
+
+def _constant(column: pl.Series) -> bool:
+    return column.null_count() == 0 and column.min() == column.max()
 
 
 class EventStore:
@@ -178,7 +189,8 @@ class AccountIndex:
 
     def of(self, platforms: pl.Series, users: pl.Series) -> Indices:
         """Return the account number of each pair of codes."""
-        return self._index[platforms.to_numpy(), users.to_numpy()]
+        found: Indices = self._index[platforms.to_numpy(), users.to_numpy()]
+        return found
 
     def bounds(self, limit: int) -> Ints:
         """Return account numbers that cut all accounts into runs of about ``limit`` rows."""

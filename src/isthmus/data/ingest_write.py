@@ -14,7 +14,7 @@ from isthmus.data.ingest_events import EventIngest
 from isthmus.data.ingest_store import AccountIndex
 from isthmus.data.sources.base import LINE
 from isthmus.data.tables import empty
-from isthmus.types import EVENTS, Bools
+from isthmus.types import EVENTS, Bools, Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,9 +43,11 @@ class EventWriter:
 
     def __init__(self, ingest: EventIngest, known: pl.DataFrame) -> None:
         self.ingest = ingest
-        self.platforms = ingest.platforms.all()
-        self.users = ingest.users.all()
-        self.items = ingest.items.all()
+        self.platforms = ingest.words.platforms.all()
+        self.users = ingest.words.users.all()
+        self.items = ingest.words.items.all()
+        self._sorted_items = self.items.sort()
+        self._item_rank = self.items.rank("ordinal").to_numpy().astype(np.int64) - 1
         self.accounts = _accounts(ingest, self.platforms, self.users)
         self._known = _lookup(known, self.platforms, self.items) if ingest.spec.clean.unknown_items == "drop" else None
 
@@ -108,11 +110,11 @@ class EventWriter:
         account = rows["account"].to_numpy().astype(np.int64)
         low, high = int(account[0]), int(account[-1]) + 1
         some = self.accounts[low:high]
-        items, item = np.unique(rows["item"].to_numpy(), return_inverse=True)
+        items, item = _used(self._item_rank[rows["item"].to_numpy()], len(self.items))
         columns = {
             "platform": _words(some["platform"], account - low),
             "user": _words(some["user"], account - low),
-            "item": _words(self.items.gather(items), item),
+            "item": _words(self._sorted_items.gather(items), item),
             "event": _words(pl.Series(EVENTS), rows["event"].to_numpy()),
             "value": rows["value"].to_arrow(),
             "ts": pa.array(rows["ts"].to_numpy(), type=pa.timestamp("us", tz="UTC")),
@@ -124,6 +126,13 @@ def _words(words: pl.Series, codes: np.ndarray[tuple[int], np.dtype[np.integer]]
     import pyarrow as pa
 
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), words.to_arrow().cast(pa.string()))
+
+
+def _used(codes: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return the codes that occur, rising, and each row's place among them."""
+    used = np.zeros(size, dtype=bool)
+    used[codes] = True
+    return np.flatnonzero(used), (np.cumsum(used) - 1)[codes]
 
 
 def _accounts(ingest: EventIngest, platforms: pl.Series, users: pl.Series) -> pl.DataFrame:

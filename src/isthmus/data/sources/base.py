@@ -7,7 +7,7 @@ import codecs
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ FILE: Final = "@file"
 
 BLOCK_BYTES: Final = 1 << 25
 LONGEST_LINE: Final = 1 << 27
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_OPENERS: Final[dict[bytes, Callable[..., object]]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 SPOILT_SCHEMA: Final = {LINE: pl.Int64(), "reason": pl.String(), "raw": pl.String()}
 

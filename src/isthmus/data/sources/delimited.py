@@ -188,8 +188,8 @@ def _slow(data: bytes, dialect: Dialect, first_line: int) -> tuple[pl.DataFrame,
 def _sorted_out(frame: pl.DataFrame, spoilt: pl.DataFrame | None, block: Block, label: str) -> Batch:
     """Set blank lines, lines with too many fields and lines with replaced bytes apart."""
     names = [name for name in frame.columns if name != LINE]
-    empty = frame.filter(pl.col(names[0]) == "").filter(pl.all_horizontal(pl.col(names) == ""))
-    full = frame.join(empty.select(LINE), on=LINE, how="anti") if empty.height else frame
+    blank = pl.all_horizontal(pl.col(names) == "")
+    full = frame.filter(~blank) if (frame[names[0]] == "").any() else frame
     tests = {"too many fields": pl.col(_SPARE) != ""}
     if block.replaced:
         tests["bytes that are not in the declared encoding"] = pl.any_horizontal(
@@ -197,9 +197,9 @@ def _sorted_out(frame: pl.DataFrame, spoilt: pl.DataFrame | None, block: Block, 
         )
     apart = [] if spoilt is None else [spoilt]
     for reason, test in tests.items():
-        bad = full.filter(test)
-        if bad.height:
+        if full.select(test.any()).item():
+            bad = full.filter(test)
             raw = pl.struct(names).struct.json_encode()
             apart.append(bad.select(LINE, pl.lit(reason).alias("reason"), raw.alias("raw")))
             full = full.filter(~test)
-    return Batch(label, full.drop(_SPARE), pl.concat([no_spoilt(), *apart]), empty.height)
+    return Batch(label, full.drop(_SPARE), pl.concat([no_spoilt(), *apart]), frame.height - full.height)

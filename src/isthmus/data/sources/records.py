@@ -42,7 +42,9 @@ def read_json(path: Path, source: Source, label: str) -> Iterator[Batch]:
     try:
         content = json.loads(text, parse_constant=_null)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"is not valid JSON: {error}", where=path, fix="for one object a line use format jsonl") from None
+        raise DataError(
+            f"is not valid JSON: {error}", where=path, fix="for one object a line use format jsonl"
+        ) from None
     if isinstance(content, dict):
         records: Iterable[object] = (_member(key, value) for key, value in content.items())
     elif isinstance(content, list):
@@ -84,7 +86,9 @@ def wanted(source: Source) -> list[str]:
 def _present(names: list[str], known: list[str], where: object) -> list[str]:
     for name in names:
         if name not in known:
-            raise DataError(f"no column '{name}'{nearest(name, known)}", where=where, fix=f"columns: {', '.join(known)}")
+            raise DataError(
+                f"no column '{name}'{nearest(name, known)}", where=where, fix=f"columns: {', '.join(known)}"
+            )
     return names
 
 

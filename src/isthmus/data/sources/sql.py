@@ -41,7 +41,9 @@ def read_sql(source: Source, *, where: object) -> Iterator[Batch]:
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         cause = getattr(error, "orig", None) or error
         raise DataError(
-            f"the query failed: {str(cause).splitlines()[0]}", where=source.label, fix="try it in the database's console"
+            f"the query failed: {str(cause).splitlines()[0]}",
+            where=source.label,
+            fix="try it in the database's console",
         ) from None
 
 
