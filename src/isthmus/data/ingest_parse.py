@@ -183,12 +183,14 @@ class BatchParser:
         value = number(frame, self.mapping["value"], self.source)
         if value.null_count():
             parsed.problem("value is not a number", value.is_null() & self._given(frame, "value"))
+        plain = value if self.source.factor == 1 else value * self.source.factor
         if self.source.scale is None:
-            return value
+            return plain
         low, high = self.source.scale
         scaled = (value - low) / (high - low)
-        parsed.problem("value outside the scale", ~scaled.is_between(0, 1))
-        return scaled
+        rated = (parsed.columns["event"] == EVENTS.index("rate")).fill_null(False)
+        parsed.problem("value outside the scale", rated & ~scaled.is_between(0, 1))
+        return scaled.zip_with(rated, plain)
 
     def _ts(self, frame: pl.DataFrame, parsed: Parsed, label: str) -> pl.Series:
         if self.source.order_only or "ts" not in self.mapping:
