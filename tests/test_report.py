@@ -186,7 +186,8 @@ def test_a_title_is_never_empty(corpus, task):
 
 
 def test_nothing_and_a_single_system(task):
-    assert "No flags" in Report.build(Cards("Empty"), []).html
+    assert "Not made." in Report.build(Cards("Empty"), []).html
+    assert "No flags." in Report.build(Cards("Empty", audit=[]), []).html
     alone = Report.build(Cards("One"), [Section([judge(System("a", 1), task)], main="a")])
     assert "best other" not in re.sub(
         r"<details>.*?</details>|<p class=.caption.>.*?</p>|<th.*?</th>", "", alone.html, flags=re.S

@@ -167,10 +167,14 @@ def top_k(scores: Floats, k: int) -> Indices:
     scores = np.ascontiguousarray(scores)
     bound = _bound(scores, length)
     better = np.flatnonzero(scores > bound)
-    equal = np.flatnonzero(scores == bound)
+    missing = length - np.bincount(better // width, minlength=rows)
+    tied = scores == bound
+    # Most ties are long runs of one score, such as 0: where the first columns hold enough of them, forget the rest.
+    near = 16 * length
+    tied[_count(tied[:, :near]) >= missing, near:] = False
+    equal = np.flatnonzero(tied)
     equal_rows = equal // width
     place = np.arange(equal.size) - np.searchsorted(equal, np.arange(rows) * width)[equal_rows]
-    missing = length - np.bincount(better // width, minlength=rows)
     chosen = np.concatenate([better, equal[place < missing[equal_rows]]])
     chosen_rows, columns = np.divmod(chosen, width)
     values = scores.reshape(-1)[chosen]

@@ -32,8 +32,8 @@ class Cards:
         The protocol card of the split.
     data : mapping
         The data card (:func:`isthmus.evaluate.cards.data_card`).
-    audit : sequence of mapping
-        Flags of the leak audit, one row a flag.
+    audit : sequence of mapping, optional
+        Flags of the leak audit, one row a flag; None if there was no audit.
     notes : sequence of str
         Sentences under the heading.
     machine : mapping
@@ -43,7 +43,7 @@ class Cards:
     title: str
     protocol: Mapping[str, object] = field(default_factory=dict)
     data: Mapping[str, object] = field(default_factory=dict)
-    audit: Sequence[Mapping[str, object]] = ()
+    audit: Sequence[Mapping[str, object]] | None = None
     notes: Sequence[str] = ()
     machine: Mapping[str, object] = field(default_factory=machine_card)
 
@@ -86,7 +86,7 @@ class Report:
             "notes": list(cards.notes),
             "protocol": dict(cards.protocol),
             "data": dict(cards.data),
-            "audit": [dict(flag) for flag in cards.audit],
+            "audit": None if cards.audit is None else [dict(flag) for flag in cards.audit],
             "machine": dict(cards.machine),
             "seed": seed,
             "sections": [describe(section, metric=metric, seed=seed) for section in sections],
@@ -139,7 +139,7 @@ def plain(value: object) -> object:
     """
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
     item = getattr(value, "item", None)
     if callable(item) and getattr(value, "ndim", 1) == 0:
