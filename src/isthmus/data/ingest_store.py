@@ -96,7 +96,8 @@ class Tally:
         none = pl.DataFrame(schema={**dict.fromkeys(self.columns, pl.UInt32), "rows": pl.Int64})
         first = [pl.col(self.first).drop_nulls().first()] if self.first else []
         whole = pl.concat([none, *self._parts])
-        return whole.group_by(self.key, maintain_order=True).agg(pl.col("rows").sum(), *first).sort(self.key)
+        counts = whole.group_by(self.key, maintain_order=True).agg(*first, pl.col("rows").sum())
+        return counts.select(*self.columns, "rows").sort(self.key)
 
 
 def _constant(column: pl.Series) -> bool:

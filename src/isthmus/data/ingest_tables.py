@@ -15,7 +15,8 @@ from isthmus.data.idmaps import IdMaps
 from isthmus.data.ingest_columns import check_columns, filled, instants, joined
 from isthmus.data.ingest_rejects import Rejects
 from isthmus.data.sources.base import LINE, Batch
-from isthmus.data.spec import COLUMNS, Source, Spec
+from isthmus.data.spec import Source, Spec
+from isthmus.data.spec_checks import COLUMNS
 from isthmus.data.tables import SCHEMAS, TS, empty
 from isthmus.errors import SpecError
 
@@ -123,11 +124,11 @@ def _shape(batch: Batch, source: Source, maps: IdMaps) -> pl.DataFrame:
     """Return the mapped columns under their canonical names as clean text (times as datetimes), one row a row."""
     frame, mapping = batch.frame, source.mapping
     columns: dict[str, pl.Expr] = {}
+    times: list[pl.Series] = []
     for name, names in mapping.items():
         if name in _TIMES:
-            columns[name] = (
-                instants(frame, names, source, batch.label).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-            )
+            micros = instants(frame, names, source, batch.label)
+            times.append(micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias(name))
         elif name == "attributes":
             columns[name] = _attributes(frame, names, source)
         else:
@@ -137,7 +138,7 @@ def _shape(batch: Batch, source: Source, maps: IdMaps) -> pl.DataFrame:
             columns[name] = pl.lit(constant, dtype=pl.String)
     if source.kind == "users" and "attributes" not in columns:
         columns["attributes"] = pl.lit(None, dtype=pl.String)
-    rows = frame.select(column.alias(name) for name, column in columns.items())
+    rows = frame.select(column.alias(name) for name, column in columns.items()).with_columns(times)
     return _mapped(rows, source, maps)
 
 

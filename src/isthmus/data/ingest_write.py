@@ -110,9 +110,11 @@ class EventWriter:
         account = rows["account"].to_numpy().astype(np.int64)
         low, high = int(account[0]), int(account[-1]) + 1
         some = self.accounts[low:high]
+        names = some["platform"].unique(maintain_order=True)
+        places = some["platform"].cast(pl.Enum(names)).to_physical().to_numpy()
         items, item = _used(self._item_rank[rows["item"].to_numpy()], len(self.items))
         columns = {
-            "platform": _words(some["platform"], account - low),
+            "platform": _words(names, places[account - low]),
             "user": _words(some["user"], account - low),
             "item": _words(self._sorted_items.gather(items), item),
             "event": _words(pl.Series(EVENTS), rows["event"].to_numpy()),

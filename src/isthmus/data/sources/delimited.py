@@ -102,8 +102,9 @@ def _names_of(head: bytes, dialect: Dialect) -> tuple[str, ...]:
 
 
 def _reader(lines: list[str], dialect: Dialect) -> Reader:
-    quoting = csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE
-    return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote or None, quoting=quoting)
+    if dialect.quote:
+        return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote)
+    return csv.reader(lines, delimiter=dialect.delimiter, quoting=csv.QUOTE_NONE)
 
 
 def _batch(block: Block, dialect: Dialect, label: str) -> Batch:
