@@ -149,7 +149,8 @@ def _soil(items: pl.DataFrame) -> pl.DataFrame:
     title = pl.col("title").str.replace_all("&", "&amp;").str.replace_all("'", "&#39;")
     spaced = pl.when(row % 3 == 0).then(pl.lit("  ") + title + "\u00a0").otherwise(title)
     wide = pl.when(row % 5 == 0).then(spaced.str.replace_all("A", "Ａ")).otherwise(spaced)
-    text = pl.when(row % 4 == 0).then(pl.lit("<p>") + pl.col("text") + "</p>").otherwise("text")
+    chinese = pl.when(pl.col("lang") == "zh").then(pl.col("text").str.replace_all(",", "，")).otherwise("text")
+    text = pl.when(row % 4 == 0).then(pl.lit("<p>") + chinese + "</p>").otherwise(chinese)
     return items.with_columns(title=wide, text=text)
 
 

@@ -64,7 +64,7 @@ def compose(rng: np.random.Generator, style: str, themes: Ints, strands: Ints, c
     Returns
     -------
     polars.DataFrame
-        title, text, categories, attributes (JSON with the maker), lang; no title repeats.
+        title, text, categories, attributes (JSON with the maker), lang; no title repeats. Texts are in NFKC form.
     """
     words = lexicon()
     draws = rng.integers(0, 1 << 30, size=(themes.size, len(_SLOTS) + 2)).tolist()
@@ -84,7 +84,7 @@ def compose(rng: np.random.Generator, style: str, themes: Ints, strands: Ints, c
         },
     )
     volume = pl.int_range(1, pl.len() + 1).over("title")
-    return frame.with_columns(
+    return frame.with_columns(pl.col("title", "text").str.normalize("NFKC")).with_columns(
         title=pl.when(volume > 1).then(pl.col("title") + " " + volume.cast(pl.String)).otherwise("title")
     )
 
