@@ -9,7 +9,6 @@ the median of the ratios of the pairs, and cosines compare the vectors text by t
 from __future__ import annotations
 
 import argparse
-import ast
 import csv
 import gzip
 import json
@@ -40,9 +39,9 @@ def films() -> Iterator[str]:
 def games() -> Iterator[str]:
     with gzip.open(DATA / "steam_australian/steam_games.json.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
-            row = ast.literal_eval(line) if line.startswith("{u'") else json.loads(line)
-            parts = [row.get("app_name"), *(", ".join(row.get(name) or []) for name in ("genres", "tags", "specs"))]
-            yield ". ".join(part for part in parts if part)
+            row = {name: value for name, value in json.loads(line).items() if value and value == value}
+            lists = (", ".join(row.get(name, [])) for name in ("genres", "tags", "specs"))
+            yield ". ".join(part for part in (row.get("app_name"), *lists) if part)
 
 
 def timed(encode: Callable[[list[str]], np.ndarray], texts: list[str]) -> tuple[float, np.ndarray]:
@@ -97,7 +96,7 @@ def main() -> None:
         "batch_tokens": encoder.settings.batch_tokens,
     }
     for name, source in (("titles", titles), ("films", films), ("games", games)):
-        every = list(source())
+        every = [text for text in source() if text]
         chosen_rows = np.random.default_rng(0).permutation(len(every))[: options.texts]
         texts = [every[place] for place in chosen_rows.tolist()]
         encoder.encode_texts(texts[:64])

@@ -219,3 +219,14 @@ def test_a_hub_name_is_fetched_once_and_read_as_a_folder(
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(tiny["bert"]))
     assert TextEncoder("org/model", settings=FLOAT32).encode_texts(["tea"]).shape == (1, 16)
     assert asked == ["org/model"]
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import re
+
+    monkeypatch.setenv("ISTHMUS_CACHE", str(tmp_path))
+    page = (Path(__file__).parents[1] / "docs" / "encode.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 1
+    exec(compile(blocks[0], "docs/encode.md", "exec"), {})
+    assert list(tmp_path.rglob("*.safetensors"))

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Chromium and a Chinese font for the browser tests. Installed where we are root on a Debian-like system and they are
+# missing; elsewhere those tests are skipped and say why. With CI=true a failure to install is an error.
+set -u
+
+have_browser() {
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null 2>&1 && return 0
+    done
+    return 1
+}
+
+have_font() {
+    command -v fc-list >/dev/null 2>&1 && [ -n "$(fc-list :lang=zh family 2>/dev/null)" ]
+}
+
+if have_browser && have_font; then
+    exit 0
+fi
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    log=$(mktemp)
+    export DEBIAN_FRONTEND=noninteractive
+    if { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk fontconfig; } \
+        >"$log" 2>&1 && have_browser && have_font; then
+        rm -f "$log"
+        exit 0
+    fi
+    tail -n 5 "$log"
+    rm -f "$log"
+fi
+
+echo "no Chromium or no Chinese font: browser tests will be skipped (Debian: apt-get install chromium fonts-noto-cjk)"
+[ "${CI:-}" != "true" ]
