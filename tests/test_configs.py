@@ -11,7 +11,7 @@ import pytest
 from isthmus.data.corpus import Corpus
 from isthmus.data.importer import import_corpus
 from isthmus.data.spec import read_spec
-from public_formats import MAKERS
+from public_formats import MAKERS, rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KEYS = ["platform", "item"]
@@ -242,3 +242,40 @@ def test_every_spec_is_read_and_tested() -> None:
     assert names == sorted([*REAL, *PUBLIC])
     for name in names:
         assert read_spec(CONFIGS / f"{name}.toml").source
+
+
+def test_rest_of_a_line_factor_and_scale_of_ratings_only(tmp_path: Path) -> None:
+    rows(tmp_path / "items.txt", "007 red hair dryer, 110 V", "8", '9 "small" comb')
+    rows(
+        tmp_path / "log.csv",
+        "u,i,what,n,t",
+        "a,007,play,2,1600000000",
+        "a,007,rate,4,1600000100",
+        "a,8,rate,9,1600000200",
+    )
+    spec = f"""
+    name = "toy"
+    max_reject_share = 0.5
+    [[source]]
+    kind = "items"
+    platform = "p"
+    path = "{tmp_path / "items.txt"}"
+    delimiter = " "
+    header = false
+    names = ["id", "words"]
+    rest = true
+    columns = {{ item = "id", title = "words" }}
+    [[source]]
+    kind = "events"
+    platform = "p"
+    path = "{tmp_path / "log.csv"}"
+    columns = {{ user = "u", item = "i", event = "what", value = "n", ts = "t" }}
+    scale = [1, 5]
+    factor = 3600
+    time = "unix_s"
+    """
+    (tmp_path / "SPEC.toml").write_text(spec)
+    corpus = import_corpus(tmp_path / "SPEC.toml", tmp_path / "corpus")
+    assert corpus.items["title"].to_list() == ["red hair dryer, 110 V", None, '"small" comb']
+    assert dict(corpus.events.select("event", "value").iter_rows()) == {"play": 7200.0, "rate": 0.75}
+    assert corpus.manifest["rejects"] == {"value outside the scale": 1}
