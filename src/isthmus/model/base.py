@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, TypeAlias
@@ -24,6 +25,22 @@ State: TypeAlias = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
+class Features:
+    """What the items' texts say, one row an item of the corpus.
+
+    Parameters
+    ----------
+    text : csr array (N, F) float32, optional
+        TF-IDF features, rows of length 1 or 0.
+    vectors : float32 array (N, D), optional
+        Language-model vectors; a row of zeros for an item without text.
+    """
+
+    text: sparse.csr_array | None = None
+    vectors: Floats | None = None
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """What may be learned from.
 
@@ -37,18 +54,15 @@ class TrainingData:
         Items of the corpus ``N``.
     now : int
         Time of the newest training event, microseconds since 1970.
-    text : csr array (N, F) float32, optional
-        TF-IDF features of every item's text, rows of length 1 or 0.
-    vectors : float32 array (N, D), optional
-        Language-model vectors of every item's text.
+    features : Features
+        What the items' texts say.
     """
 
     histories: Histories
     target: Indices
     n_items: int
     now: int
-    text: sparse.csr_array | None = None
-    vectors: Floats | None = None
+    features: Features = Features()
 
     @cached_property
     def in_target(self) -> Bools:
@@ -78,8 +92,10 @@ class Method(ABC):
     name: ClassVar[str]
     #: Settings with their defaults.
     defaults: ClassVar[Settings]
-    #: Settings worth trying, best guess first.
+    #: Settings worth trying, the default first.
     grid: ClassVar[Mapping[str, tuple[Setting, ...]]]
+    #: Settings that only change how a history is read: they can be tried without learning again.
+    reading: ClassVar[tuple[str, ...]] = ("decay",)
     #: Whether the method can score items without any training event.
     inductive: ClassVar[bool] = False
 
@@ -97,6 +113,11 @@ class Method(ABC):
         self._fit(data, seed)
         return self
 
+    def take_over(self, other: Method) -> None:
+        """Take what ``other`` learned: a method of the same kind whose settings differ in :attr:`reading` only."""
+        learned = {name: value for name, value in vars(other).items() if name != "settings"}
+        vars(self).update(learned)
+
     @abstractmethod
     def _fit(self, data: TrainingData, seed: int) -> None: ...
 
@@ -109,8 +130,19 @@ class Method(ABC):
         """Return what was learned."""
 
     @abstractmethod
-    def restore(self, state: State) -> None:
-        """Take back what :meth:`state` returned."""
+    def restore(self, state: State, features: Features) -> None:
+        """Take back what :meth:`state` returned, given the item features it was learned with."""
+
+    def extended(self, features: Features, target: Indices, n_items: int) -> Method:
+        """Return a copy that knows a longer corpus: ``features`` of all items, and the longer list of targets."""
+        longer = copy(self)
+        longer.target, longer.n_items = target, n_items
+        longer.extend(features, target)
+        return longer
+
+    @abstractmethod
+    def extend(self, features: Features, target: Indices) -> None:
+        """Make room for new items at the end of the corpus: their ``features`` and the longer list of targets."""
 
     def number(self, setting: str) -> float:
         """Return a setting as a number."""
@@ -139,10 +171,21 @@ class ItemToItem(Method):
         """Return the weights as CSR arrays."""
         return {"data": self.weights.data, "indices": self.weights.indices, "indptr": self.weights.indptr}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State, features: Features) -> None:  # noqa: ARG002
         """Take back the weights."""
         parts = (state["data"], state["indices"], state["indptr"])
         self.weights = sparse.csr_array(parts, shape=(self.n_items, self.target.size))
+
+    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+        """New items have no neighbours yet."""
+        self.weights = self.weights.copy()
+        self.weights.resize((self.n_items, target.size))
+
+
+def grown(array: Floats, rows: int, fill: float = 0.0) -> Floats:
+    """Return ``array`` with ``rows`` rows, the new ones filled with ``fill``."""
+    new = np.full((rows - array.shape[0], *array.shape[1:]), fill, array.dtype)
+    return np.concatenate([array, new])
 
 
 def strongest(block: Floats, k: int) -> sparse.csr_array:

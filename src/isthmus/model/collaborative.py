@@ -8,6 +8,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 from isthmus.data.sequences import Histories
+from isthmus.errors import InputError
 from isthmus.model.base import ItemToItem, Settings, TrainingData, strongest
 from isthmus.types import Floats, Indices
 
@@ -31,7 +32,7 @@ class CoOccurrence(ItemToItem):
         "decay": 0.8,
         "sources": True,
     }
-    grid: ClassVar = {"sources": (True, False), "decay": (0.8, 0.95), "norm": (0.5, 0.3), "window": (10, 50)}
+    grid: ClassVar = {"sources": (True, False), "norm": (0.3, 0.5), "decay": (0.7, 0.5, 0.9, 1.0)}
 
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
         histories = data.learn_from(bool(self.settings["sources"]))
@@ -67,14 +68,19 @@ class Ease(ItemToItem):
 
     name = "ease"
     defaults: ClassVar[Settings] = {
-        "l2": 300.0,
+        "l2": 100.0,
         "text": 0.0,
         "source_weight": 1.0,
-        "decay": 0.8,
+        "decay": 0.7,
         "sources": True,
-        "max_items": 16000,
+        "max_items": 12000,
     }
-    grid: ClassVar = {"sources": (True, False), "l2": (300.0, 100.0, 1000.0), "decay": (0.8, 0.95)}
+    grid: ClassVar = {
+        "sources": (True, False),
+        "text": (0.0, 30.0),
+        "l2": (100.0, 500.0),
+        "decay": (0.7, 0.5, 0.9, 1.0),
+    }
 
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
         histories = data.learn_from(bool(self.settings["sources"]))
@@ -85,8 +91,8 @@ class Ease(ItemToItem):
             worth = np.where(data.in_target[chosen], 1.0, self.number("source_weight")).astype(np.float32)
             matrix = sparse.csr_array(matrix @ sparse.diags_array(worth))
         gram = np.asarray((matrix.T @ matrix).toarray(), dtype=np.float32)
-        if self.number("text") and data.text is not None:
-            text = data.text[chosen]
+        if self.number("text") and data.features.text is not None:
+            text = data.features.text[chosen]
             gram += np.float32(self.number("text")) * np.asarray((text @ text.T).toarray(), dtype=np.float32)
         weights = _ease(gram, self.number("l2"))
         columns = np.flatnonzero(data.in_target[chosen])
@@ -98,9 +104,9 @@ class Ease(ItemToItem):
     def _choose(self, histories: Histories, data: TrainingData) -> Indices:
         """Return the items that take part, rising: with events (or any text if it counts), the most popular first."""
         counts = np.bincount(histories.items, minlength=data.n_items).astype(np.float64)
-        if self.number("text") and data.text is not None:
+        if self.number("text") and data.features.text is not None:
             allowed = data.in_target if not self.settings["sources"] else np.ones(data.n_items, dtype=bool)
-            counts += 0.5 * (allowed & (np.diff(data.text.indptr) > 0))
+            counts += 0.5 * (allowed & (np.diff(data.features.text.indptr) > 0))
         present = np.flatnonzero(counts > 0)
         most = int(self.number("max_items"))
         if present.size > most:
@@ -111,13 +117,15 @@ class Ease(ItemToItem):
 def _ease(gram: Floats, l2: float) -> Floats:
     """Return the EASE weights for a Gram matrix (n, n), with a zero diagonal; overwrites ``gram``."""
     gram[np.diag_indices_from(gram)] += np.float32(l2)
-    factor, _ = linalg.lapack.spotrf(gram, lower=True, overwrite_a=True)
+    factor, failed = linalg.lapack.spotrf(gram.T, lower=True, overwrite_a=True)
+    if failed:
+        raise InputError(f"EASE cannot invert its matrix at l2 = {l2}", fix="take a larger l2")
     inverse, _ = linalg.lapack.spotri(factor, lower=True, overwrite_c=True)
-    inverse = np.tril(inverse)
-    inverse += np.tril(inverse, -1).T
-    weights = -inverse / np.diag(inverse)
-    weights[np.diag_indices_from(weights)] = 0.0
-    return np.asarray(weights, dtype=np.float32)
+    full = np.tril(inverse)
+    full += np.tril(inverse, -1).T
+    full /= -np.diag(full)
+    full[np.diag_indices_from(full)] = 0.0
+    return np.ascontiguousarray(full, dtype=np.float32)
 
 
 def _embed(

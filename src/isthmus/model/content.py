@@ -8,8 +8,10 @@ import numpy as np
 from scipy import sparse
 
 from isthmus.data.sequences import Histories
-from isthmus.errors import InputError
-from isthmus.model.base import Method, Settings, State, TrainingData
+from isthmus.encode.base import unit
+from isthmus.encode.whiten import Whitening
+from isthmus.errors import ArtefactError, InputError
+from isthmus.model.base import Features, Method, Settings, State, TrainingData
 from isthmus.types import Bools, Floats, Indices
 
 
@@ -17,14 +19,15 @@ class TfidfContent(Method):
     """Cosine of TF-IDF texts, summed over the history with decay; an item does not speak for itself."""
 
     name = "tfidf"
-    defaults: ClassVar[Settings] = {"decay": 0.8, "sources": True}
-    grid: ClassVar = {"sources": (True, False), "decay": (0.8, 0.95)}
+    defaults: ClassVar[Settings] = {"decay": 0.7, "sources": True}
+    grid: ClassVar = {"sources": (True, False), "decay": (0.7, 0.5, 0.9, 1.0)}
+    reading = ("decay", "sources")
     inductive = True
 
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
-        if data.text is None:
+        if data.features.text is None:
             raise InputError("the method tfidf needs item texts")
-        self.text = data.text
+        self.text = data.features.text
 
     def score(self, histories: Histories) -> Floats:
         """Return the summed cosine of each target item to the history, (B, T)."""
@@ -33,33 +36,38 @@ class TfidfContent(Method):
         return without_self(scores, profile, self.target, np.diff(self.text.indptr) > 0)
 
     def state(self) -> State:
-        """Return the features."""
-        return {"data": self.text.data, "indices": self.text.indices, "indptr": self.text.indptr}
+        """Return nothing: the features say it all."""
+        return {}
 
-    def restore(self, state: State) -> None:
-        """Take back the features."""
-        width = int(state["indices"].max()) + 1 if state["indices"].size else 1
-        parts = (state["data"], state["indices"], state["indptr"])
-        self.text = sparse.csr_array(parts, shape=(self.n_items, width))
+    def restore(self, state: State, features: Features) -> None:  # noqa: ARG002
+        """Take the features."""
+        if features.text is None:
+            raise ArtefactError("the model lacks its item texts")
+        self.text = features.text
+
+    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+        """Take the features of old and new items."""
+        self.restore({}, features)
 
 
 class TextContent(Method):
     """Cosine of language-model vectors after whitening, summed over the history with decay.
 
-    Whitening (Su et al., "Whitening Sentence Representations", 2021; as the parametric one of UniSRec, KDD 2022)
-    undoes the narrow cone that such vectors lie in. ``whiten`` from 0 (as they are) to 1 (all directions equal):
-    directions are divided by ``standard deviation ** whiten``.
+    Whitening undoes the narrow cone that such vectors lie in (see :mod:`isthmus.encode.whiten`); ``shrink`` from 0
+    (fully) to 1 (only centred).
     """
 
     name = "text"
-    defaults: ClassVar[Settings] = {"decay": 0.8, "sources": True, "whiten": 1.0}
-    grid: ClassVar = {"sources": (True, False), "whiten": (1.0, 0.5), "decay": (0.8, 0.95)}
+    defaults: ClassVar[Settings] = {"decay": 0.7, "sources": True, "shrink": 0.0}
+    grid: ClassVar = {"sources": (True, False), "shrink": (0.0, 0.1), "decay": (0.7, 0.5, 0.9, 1.0)}
+    reading = ("decay", "sources")
     inductive = True
 
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
-        if data.vectors is None:
-            raise InputError("the method text needs item vectors", fix="run isthmus encode, or install isthmus[text]")
-        self.vectors = whitened(data.vectors, self.number("whiten"))
+        if data.features.vectors is None:
+            raise InputError("the method text needs item vectors", fix="pip install 'isthmus[text]'")
+        self.whitening = Whitening.fit(data.features.vectors, shrink=self.number("shrink"))
+        self.vectors = unit(self.whitening.transform(data.features.vectors))
 
     def score(self, histories: Histories) -> Floats:
         """Return the summed cosine of each target item to the history, (B, T)."""
@@ -68,36 +76,19 @@ class TextContent(Method):
         return without_self(scores, profile, self.target, np.abs(self.vectors).sum(axis=1) > 0)
 
     def state(self) -> State:
-        """Return the whitened vectors."""
-        return {"vectors": self.vectors}
+        """Return the whitening."""
+        return {"mean": self.whitening.mean, "directions": self.whitening.directions}
 
-    def restore(self, state: State) -> None:
-        """Take back the whitened vectors."""
-        self.vectors = state["vectors"].astype(np.float32)
+    def restore(self, state: State, features: Features) -> None:
+        """Take back the whitening and apply it to the vectors."""
+        if features.vectors is None:
+            raise ArtefactError("the model lacks its item vectors")
+        self.whitening = Whitening(state["mean"].astype(np.float32), state["directions"].astype(np.float32))
+        self.vectors = unit(self.whitening.transform(features.vectors))
 
-
-def whitened(vectors: Floats, power: float) -> Floats:
-    """Return ``vectors`` centred, whitened by ``power`` and of length 1; rows of zeros (no text) stay zero.
-
-    Parameters
-    ----------
-    vectors : float32 array (N, D)
-        One row an item.
-    power : float
-        0 only centres, 1 gives the identity as covariance.
-    """
-    there = np.abs(vectors).sum(axis=1) > 0
-    known = vectors[there].astype(np.float64)
-    if known.shape[0] < 2:
-        return vectors
-    known -= known.mean(axis=0)
-    values, basis = np.linalg.eigh(known.T @ known / known.shape[0])
-    floor = max(float(values.max()), 1e-12) * 1e-4
-    known = known @ (basis * np.maximum(values, floor) ** (-power / 2))
-    known /= np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-12)
-    result = np.zeros_like(vectors)
-    result[there] = known
-    return result
+    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+        """Whiten the vectors of old and new items as before."""
+        self.restore(self.state(), features)
 
 
 def without_self(scores: Floats, profile: sparse.csr_array, target: Indices, has_text: Bools) -> Floats:

@@ -7,6 +7,7 @@ the items by the events of the history.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import import_module
 from types import ModuleType
 from typing import ClassVar, cast
@@ -16,13 +17,13 @@ from scipy import sparse
 
 from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
-from isthmus.model.base import Method, Settings, State, TrainingData
-from isthmus.types import Floats
+from isthmus.model.base import Features, Method, Settings, State, TrainingData, grown
+from isthmus.types import Floats, Indices
 
-#: Persons folded in at once: bounds the (persons, D, D) normal equations to a few tens of megabytes.
-BLOCK = 512
-#: Only the newest events of a history are folded in.
-NEWEST = 100
+
+def _one_blas_thread() -> AbstractContextManager[object]:
+    """Return a context in which BLAS uses one thread: implicit brings its own."""
+    return cast("AbstractContextManager[object]", _library("threadpoolctl", "methods").threadpool_limits(1, "blas"))
 
 
 def _library(name: str, extra: str) -> ModuleType:
@@ -54,49 +55,84 @@ class Als(Method):
     def _fit(self, data: TrainingData, seed: int) -> None:
         als = cast("Callable[..., _Fitted]", _library("implicit.cpu.als", "methods").AlternatingLeastSquares)
         matrix = data.learn_from(bool(self.settings["sources"])).matrix(data.n_items)
-        model = als(
-            factors=int(self.number("dim")),
-            regularization=self.number("l2"),
-            alpha=1.0,
-            iterations=int(self.number("iterations")),
-            random_state=seed,
-            num_threads=1,
-        )
-        confidence = matrix.copy()
+        confidence = sparse.csr_matrix(matrix)
         confidence.data = 1 + self.number("alpha") * confidence.data
-        model.fit(sparse.csr_matrix(confidence), show_progress=False)
+        with _one_blas_thread():
+            model = als(
+                factors=int(self.number("dim")),
+                regularization=self.number("l2"),
+                iterations=int(self.number("iterations")),
+                random_state=seed,
+            )
+            model.fit(confidence, show_progress=False)
         met = np.asarray(matrix.sum(axis=0)).ravel() > 0
         self.factors = np.where(met[:, None], model.item_factors, 0).astype(np.float32)
 
     def score(self, histories: Histories) -> Floats:
         """Return the factor scores of the target items, (B, T); 0 for an empty history."""
-        profile = self.profile(histories.last(NEWEST))
-        persons = [self._place(profile[start : start + BLOCK]) for start in range(0, len(histories), BLOCK)]
-        placed = np.concatenate(persons) if persons else np.zeros((0, self.factors.shape[1]), np.float32)
+        profile = self.profile(histories)
+        placed = fold_in(profile, self.factors, alpha=self.number("alpha"), l2=self.number("l2"))
         return np.asarray(placed @ self.factors[self.target].T, dtype=np.float32)
-
-    def _place(self, profile: sparse.csr_array) -> Floats:
-        """Return the person factors of one block of profiles, (B, D)."""
-        rows, dim = profile.shape[0], self.factors.shape[1]
-        base = self.factors.T @ self.factors + self.number("l2") * np.eye(dim, dtype=np.float32)
-        extra = (self.number("alpha") * profile.data)[:, None]
-        near = self.factors[profile.indices]
-        normal = np.repeat(base[None], rows, axis=0)
-        right = np.zeros((rows, dim), np.float32)
-        busy = np.flatnonzero(np.diff(profile.indptr))
-        if busy.size:
-            starts = profile.indptr[:-1][busy]
-            normal[busy] += np.add.reduceat((extra * near)[:, :, None] * near[:, None, :], starts, axis=0)
-            right[busy] = np.add.reduceat((1 + extra) * near, starts, axis=0)
-        return np.asarray(np.linalg.solve(normal, right[:, :, None])[:, :, 0], dtype=np.float32)
 
     def state(self) -> State:
         """Return the item factors."""
         return {"factors": self.factors}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State, features: Features) -> None:  # noqa: ARG002
         """Take back the item factors."""
         self.factors = state["factors"].astype(np.float32)
+
+    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+        """New items have no factors yet."""
+        self.factors = grown(self.factors, self.n_items)
+
+
+def fold_in(profile: sparse.csr_array, factors: Floats, *, alpha: float, l2: float, steps: int = 12) -> Floats:
+    """Return the factors of the persons whose histories are ``profile``, for given item factors.
+
+    Solves the normal equations of :class:`Als` for all persons at once by conjugate gradients, as Takács, Pilászy &
+    Tikk (RecSys 2011) do in training: no (D, D) matrix a person is formed.
+
+    Parameters
+    ----------
+    profile : csr array (B, N)
+        Weight of each item in each history.
+    factors : float32 array (N, D)
+        Item factors.
+    alpha, l2 : float
+        Confidence of a weight, and regularisation.
+    steps : int
+        Steps of the conjugate gradients.
+
+    Returns
+    -------
+    float32 array (B, D)
+        Zeros for an empty history.
+    """
+    base = factors.T @ factors + np.float32(l2) * np.eye(factors.shape[1], dtype=np.float32)
+    rows = np.repeat(np.arange(profile.shape[0]), np.diff(profile.indptr))
+    extra, near = np.float32(alpha) * profile.data, factors[profile.indices]
+
+    def spread(values: Floats) -> Floats:
+        """Return the sum of each person's item factors times ``values`` (E,)."""
+        weighted = sparse.csr_array((values, profile.indices, profile.indptr), shape=profile.shape)
+        return np.asarray(weighted @ factors, dtype=np.float32)
+
+    def apply(x: Floats) -> Floats:
+        return np.asarray(x @ base + spread(extra * np.einsum("ed,ed->e", near, x[rows])), dtype=np.float32)
+
+    residual = spread(1 + extra)
+    x, direction = np.zeros_like(residual), residual.copy()
+    size = np.einsum("bd,bd->b", residual, residual)
+    for _ in range(steps):
+        image = apply(direction)
+        step = size / np.maximum(np.einsum("bd,bd->b", direction, image), 1e-20)
+        x += step[:, None] * direction
+        residual -= step[:, None] * image
+        smaller = np.einsum("bd,bd->b", residual, residual)
+        direction = residual + (smaller / np.maximum(size, 1e-20))[:, None] * direction
+        size = smaller
+    return x
 
 
 class InnerProduct(Method):
@@ -115,10 +151,15 @@ class InnerProduct(Method):
         """Return the embeddings: inputs (N, D), outputs (T, D), bias (T,)."""
         return {"inputs": self.inputs, "outputs": self.outputs, "bias": self.bias}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State, features: Features) -> None:  # noqa: ARG002
         """Take back the embeddings."""
         self.inputs = state["inputs"].astype(np.float32)
         self.outputs, self.bias = state["outputs"].astype(np.float32), state["bias"].astype(np.float32)
+
+    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+        """New items have no embedding yet and the least popular item's bias."""
+        self.inputs, self.outputs = grown(self.inputs, self.n_items), grown(self.outputs, target.size)
+        self.bias = grown(self.bias, target.size, float(self.bias.min(initial=0)))
 
 
 class Bpr(InnerProduct):
@@ -177,14 +218,16 @@ class HybridFm(InnerProduct):
     inductive = True
 
     def _fit(self, data: TrainingData, seed: int) -> None:
-        if data.text is None:
+        if data.features.text is None:
             raise InputError("the method fm needs item texts")
         lightfm = cast("Callable[..., _LightFm]", _library("lightfm", "methods").LightFM)
         histories = data.learn_from(bool(self.settings["sources"]))
         newest = histories.age < np.maximum(histories.lengths // 3, 1)[histories.rows]
         given = self.profile(histories.keep(~newest))
         wanted = histories.keep(newest)
-        items = sparse.hstack([sparse.eye_array(data.n_items), self._words(data.text)]).tocsr().astype(np.float32)
+        items = (
+            sparse.hstack([sparse.eye_array(data.n_items), self._words(data.features.text)]).tocsr().astype(np.float32)
+        )
         model = lightfm(no_components=int(self.number("dim")), loss="warp", random_state=seed)
         positive = _narrow(sparse.csr_matrix((np.ones(wanted.items.size), (wanted.rows, wanted.items)), given.shape))
         epochs = int(self.number("epochs"))

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from isthmus.data.sequences import Histories
-from isthmus.model.base import Method, Settings, State, TrainingData
-from isthmus.types import Floats
+from isthmus.model.base import Features, Method, Settings, State, TrainingData, grown
+from isthmus.types import Floats, Indices
 
 DAY = 86_400_000_000
 
@@ -41,9 +41,13 @@ class Popularity(Method):
         """Return the scores."""
         return {"scores": self.scores}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State, features: Features) -> None:  # noqa: ARG002
         """Take back the scores."""
         self.scores = state["scores"].astype(np.float32)
+
+    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+        """Nobody met a new item yet."""
+        self.scores = grown(self.scores, target.size)
 
 
 class RecentPopularity(Popularity):

@@ -1,0 +1,32 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from isthmus.errors import InputError, nearest
+from isthmus.model.base import Method, Setting
+from isthmus.model.collaborative import CoOccurrence, Ease
+from isthmus.model.content import TextContent, TfidfContent
+from isthmus.model.factors import Als, Bpr, HybridFm
+from isthmus.model.popularity import Popularity, RecentPopularity
+
+#: Every method, the quickest and most useful first: the order in which a time budget is spent.
+METHODS: Final[dict[str, type[Method]]] = {
+    kind.name: kind
+    for kind in (Popularity, RecentPopularity, CoOccurrence, TfidfContent, TextContent, Ease, Als, HybridFm, Bpr)
+}
+
+
+def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:
+    """Return the method ``name``, not yet fitted.
+
+    Raises
+    ------
+    InputError
+        There is no such method or setting.
+    """
+    if name not in METHODS:
+        raise InputError(f"no method '{name}'{nearest(name, list(METHODS))}", fix=f"methods: {', '.join(METHODS)}")
+    return METHODS[name](settings)

@@ -1,0 +1,166 @@
+"""From a split to a fitted target: tune every method, learn the blend, refit on all that may be known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from isthmus.data.sequences import Histories
+from isthmus.errors import InputError
+from isthmus.files import Json
+from isthmus.log import logger, progress
+from isthmus.model.base import Features, Method, TrainingData
+from isthmus.model.blend import COHORTS, Blend, learn
+from isthmus.model.methods import METHODS, make
+from isthmus.split.cohorts import build_task, target_items
+from isthmus.split.task import Task
+from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
+from isthmus.train.tune import Search, validate
+from isthmus.types import Bools, Indices
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is fitted.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Names of the methods that take part; see :data:`isthmus.model.methods.METHODS`.
+    budget : float
+        Seconds for tuning one target domain. Methods left when it is spent take part with their defaults as long
+        as twice the budget is not spent, and are left out after.
+    persons : int
+        Validation persons that choose, at most.
+    refit : bool
+        Learn again on train and valid after choosing.
+    seed : int
+        For everything that draws.
+    """
+
+    methods: Sequence[str] = tuple(METHODS)
+    budget: float = 180.0
+    persons: int = 4000
+    refit: bool = True
+    seed: int = 0
+
+
+@dataclass
+class Target:
+    """What was learned for one target domain.
+
+    Attributes
+    ----------
+    domain : str
+        The domain.
+    items : int32 array (T,)
+        Corpus item index of each column of the scores.
+    new : bool array (T,)
+        Items without any event that was learned from.
+    methods : list of Method
+        Fitted methods, in the order of the blend.
+    blend : Blend
+        Their weights.
+    log : list of dict
+        The tuning log.
+    valid : dict
+        Validation NDCG@10 of each method with the settings chosen.
+    """
+
+    domain: str
+    items: Indices
+    new: Bools
+    methods: list[Method]
+    blend: Blend
+    log: list[Json] = field(default_factory=list)
+    valid: dict[str, float] = field(default_factory=dict)
+
+
+def training_data(split: Split, part: int, domain: str, features: Features) -> TrainingData:
+    """Return what may be learned from before ``part``: everything earlier but context."""
+    events = split.events.filter((pl.col("part") < part) & (pl.col("part") != CONTEXT))
+    persons = events["person"].unique().sort().to_numpy().astype(np.int64)
+    now = events["ts"].to_physical().max()
+    return TrainingData(
+        histories=Histories.from_frame(events, persons),
+        target=target_items(split, domain),
+        n_items=split.corpus.items.height,
+        now=int(now) if isinstance(now, int) else 0,
+        features=features,
+    )
+
+
+def fit_target(split: Split, domain: str, features: Features, settings: FitSettings) -> Target:
+    """Return the fitted target ``domain``.
+
+    Tuning and blend see train and valid only; ``refit`` then learns from both with what was chosen.
+
+    Raises
+    ------
+    InputError
+        The validation part has no event in the domain, or no method could be fitted.
+    """
+    task = build_task(split, VALID, domain, most=settings.persons)
+    data = training_data(split, VALID, domain, features)
+    if not data.in_target[data.histories.items].any():
+        raise InputError(f"no training event in domain '{domain}'", where=split.corpus.name, fix="cut later")
+    methods, search = _tune(data, task_names(split, settings, features), task, settings)
+    blend = learn(methods, task, seed=settings.seed)
+    valid = {method.name: round(validate(method, task), 6) for method in methods}
+    if settings.refit:
+        data = training_data(split, TEST, domain, features)
+        methods = _refit(methods, blend, data, settings.seed)
+    return Target(
+        domain,
+        data.target,
+        data.popularity[data.target] == 0,
+        methods,
+        blend,
+        [{"method": t.method, "settings": t.settings, "ndcg@10": t.ndcg, "seconds": t.seconds} for t in search.log],
+        valid,
+    )
+
+
+def task_names(split: Split, settings: FitSettings, features: Features) -> list[str]:
+    """Return the methods that make sense: recent popularity needs dates, reading needs texts."""
+    unknown = [name for name in settings.methods if name not in METHODS]
+    if unknown:
+        make(unknown[0])
+    wanted = [name for name in METHODS if name in settings.methods]
+    if split.corpus.order_only and "recent" in wanted:
+        wanted.remove("recent")
+    texts = features.text is not None and features.text.nnz > 0
+    needs = {"tfidf": texts, "fm": texts, "text": features.vectors is not None}
+    return [name for name in wanted if needs.get(name, True)]
+
+
+def _tune(data: TrainingData, names: Sequence[str], task: Task, settings: FitSettings) -> tuple[list[Method], Search]:
+    start = time.monotonic()
+    search = Search(data, task, settings.seed, start)
+    methods: list[Method] = []
+    with progress(f"tune {task.domain}", len(names)) as advance:
+        for place, name in enumerate(names):
+            now = time.monotonic()
+            if methods and now > start + 2 * settings.budget:
+                logger.warning("%s: the budget is spent, %s is left out", task.domain, ", ".join(names[place:]))
+                break
+            search.deadline = now + (start + settings.budget - now) / (len(names) - place)
+            methods.append(search.run(name))
+            advance(1)
+    if not methods:
+        raise InputError("no method is left to fit", where=task.domain, fix="name more methods")
+    return methods, search
+
+
+def _refit(methods: Sequence[Method], blend: Blend, data: TrainingData, seed: int) -> list[Method]:
+    with progress("refit on train and valid", len(methods)) as advance:
+        fitted = []
+        for method in methods:
+            fitted.append(make(method.name, method.settings).fit(data, seed=seed))
+            advance(1)
+    logger.info("blend: %s", {cohort: blend.weights[cohort] for cohort in COHORTS})
+    return fitted

@@ -1,0 +1,97 @@
+"""Settings of one method, chosen on validation within a time budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from isthmus.evaluate.metrics import ndcg
+from isthmus.evaluate.ranks import Ranks
+from isthmus.model.base import Method, Setting, Settings, TrainingData
+from isthmus.model.methods import make
+from isthmus.split.task import Task
+
+#: Persons scored at a time.
+BLOCK = 512
+
+
+@dataclass
+class Trial:
+    """One row of the tuning log."""
+
+    method: str
+    settings: Settings
+    ndcg: float
+    seconds: float
+
+
+@dataclass
+class Search:
+    """Coordinate search over a method's grid: each setting in turn, the rest at their best so far.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The training part.
+    task : Task
+        The validation question.
+    seed : int
+        For methods that draw.
+    deadline : float
+        ``time.monotonic()`` after which no new trial starts.
+    """
+
+    data: TrainingData
+    task: Task
+    seed: int
+    deadline: float
+    log: list[Trial] = field(default_factory=list)
+
+    def run(self, name: str) -> Method:
+        """Return the method ``name``, fitted with the best settings found; the defaults are always tried."""
+        best, reached = self._trial(make(name), None)
+        for setting, values in self._axes(best):
+            for value in values:
+                if time.monotonic() > self.deadline:
+                    return best
+                if value == best.settings[setting]:
+                    continue
+                reuse = best if setting in best.reading else None
+                rival, score = self._trial(make(name, {**best.settings, setting: value}), reuse)
+                if score > reached:
+                    best, reached = rival, score
+        return best
+
+    def _axes(self, method: Method) -> Iterator[tuple[str, tuple[Setting, ...]]]:
+        """Yield what can be tried; ``sources`` only where there are other domains."""
+        alone = bool(self.data.in_target.all())
+        for setting, values in method.grid.items():
+            if not (setting == "sources" and alone):
+                yield setting, values
+
+    def _trial(self, method: Method, reuse: Method | None) -> tuple[Method, float]:
+        """Return the fitted method and its NDCG@10; with ``reuse`` what that one learned is taken over."""
+        start = time.monotonic()
+        if reuse is None:
+            method.fit(self.data, seed=self.seed)
+        else:
+            method.take_over(reuse)
+        score = validate(method, self.task)
+        self.log.append(Trial(method.name, dict(method.settings), round(score, 6), round(time.monotonic() - start, 2)))
+        return method, score
+
+
+def validate(method: Method, task: Task) -> float:
+    """Return the mean NDCG@10 of a fitted method on ``task``."""
+    parts = []
+    for start in range(0, len(task), BLOCK):
+        stop = min(start + BLOCK, len(task))
+        scores = method.score(task.histories.take(np.arange(start, stop)))
+        if task.exclude_seen:
+            scores[task.seen(start, stop)] = -np.inf
+        indptr = task.target_indptr[start : stop + 1]
+        parts.append(Ranks.of(scores, indptr - indptr[0], task.targets[indptr[0] : indptr[-1]]))
+    return float(np.nanmean(ndcg(Ranks.join(parts), 10)))
