@@ -3,57 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
 from isthmus.data.sequences import Histories
 from isthmus.data.tables import conform
-from isthmus.encode.store import encode_items
-from isthmus.encode.template import Template
-from isthmus.encode.text import TextEncoder
-from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.errors import DataError, InputError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.files import Json
 from isthmus.log import progress
 from isthmus.model.base import Features
-from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
+from isthmus.recommender import store
+from isthmus.recommender.people import People
+from isthmus.recommender.readers import Readers, stack, vocabulary
+from isthmus.recommender.store import Content
+from isthmus.split.temporal import TRAIN, VALID, Split
 from isthmus.train.fit import FitSettings, Target, fit_target
-from isthmus.types import EVENT_WEIGHTS, Floats, Ints
+from isthmus.types import Floats, Ints
 
 #: Persons scored at a time.
 BLOCK = 512
 #: Methods that say nothing about what an item is like.
 NOT_ABOUT_ITEMS = ("popularity", "recent")
-
-
-@dataclass(frozen=True)
-class Readers:
-    """What turns an item's text into features, kept with the model so that new items can be read.
-
-    Parameters
-    ----------
-    tfidf : TfidfEncoder
-        Vocabulary and weights, learned from items known in training.
-    model : str or None
-        Name or folder of the language model; None for the bundled one.
-    vectors : bool
-        Whether language-model vectors are used at all.
-    """
-
-    tfidf: TfidfEncoder
-    model: str | None = None
-    vectors: bool = True
-
-    def read(self, items: pl.DataFrame) -> Features:
-        """Return the features of ``items``, one row each; vectors come from the cache where they were made before."""
-        text = self.tfidf.transform(Template().render(items).to_list())
-        vectors = encode_items(items, TextEncoder(self.model)).matrix if self.vectors else None
-        return Features(text, vectors)
 
 
 class System:
@@ -76,29 +50,32 @@ class Recommender:
 
     Attributes
     ----------
-    targets : dict of str to Target
-        What was learned for each domain.
-    items : polars.DataFrame
-        The items table; the row is the item's index.
-    card : dict
-        Data fingerprint, protocol, settings.
+    content : Content
+        What was learned, the items, everybody's history.
     """
 
-    def __init__(
-        self,
-        targets: dict[str, Target],
-        items: pl.DataFrame,
-        people: People,
-        readers: Readers,
-        features: Features,
-        card: Json,
-    ) -> None:
-        self.targets = targets
-        self.items = items
-        self.people = people
-        self.readers = readers
-        self.features = features
-        self.card = card
+    def __init__(self, content: Content) -> None:
+        self.content = content
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """What was learned for each domain."""
+        return self.content.targets
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """The items table; the row is the item's index."""
+        return self.content.items
+
+    @property
+    def features(self) -> Features:
+        """What the items' texts say."""
+        return self.content.features
+
+    @property
+    def card(self) -> Json:
+        """Data fingerprint, protocol, settings."""
+        return self.content.card
 
     @classmethod
     def fit(
@@ -129,7 +106,7 @@ class Recommender:
         """
         settings = settings or FitSettings()
         wanted = [split.corpus.require_domain(name) for name in targets] if targets else _with_validation(split)
-        readers = Readers(_vocabulary(split), model, vectors="text" in settings.methods)
+        readers = Readers(vocabulary(split), model, vectors="text" in settings.methods)
         features = readers.read(split.corpus.items)
         fitted = {domain: fit_target(split, domain, features, settings) for domain in wanted}
         card: Json = {
@@ -140,20 +117,22 @@ class Recommender:
             "refit": settings.refit,
             "budget": settings.budget,
         }
-        return cls(fitted, split.corpus.items, People.of(split), readers, features, card)
+        return cls(Content(fitted, split.corpus.items, People.of(split), readers, features, card))
 
     @classmethod
     def open(cls, path: str | Path) -> Recommender:
-        """Return the recommender in folder ``path``; see :mod:`isthmus.model_store`."""
-        from isthmus.model_store import read
+        """Return the recommender in folder ``path``.
 
-        return read(Path(path))
+        Raises
+        ------
+        ArtefactError
+            No model there, a file is missing or was changed, or it has another format version.
+        """
+        return cls(store.read(Path(path)))
 
     def save(self, path: str | Path) -> Recommender:
         """Write the recommender to folder ``path``, whole or not at all; return self."""
-        from isthmus.model_store import write
-
-        write(self, Path(path))
+        store.write(self.content, Path(path))
         return self
 
     def system(self, domain: str, method: str | None = None) -> System:
@@ -193,7 +172,7 @@ class Recommender:
         """
         if k < 1:
             raise InputError(f"k = {k}", fix="ask for at least one item")
-        people = self.people if events is None else self.people.after(events, self.items)
+        people = self.content.people if events is None else self.content.people.after(events, self.items)
         accounts = people.accounts if users is None else people.find(users)
         persons = accounts["person"].unique().sort().to_numpy().astype(np.int64)
         domains = [self._target(target).domain] if target is not None else sorted(self.targets)
@@ -241,8 +220,8 @@ class Recommender:
         known = new.join(self.items, on=["platform", "item"], how="semi")
         if known.height:
             raise DataError(f"{known.height} item(s) are known already, first {known['item'][0]}", where="new items")
-        read = self.readers.read(new)
-        features = _stack(self.features, read)
+        read = self.content.readers.read(new)
+        features = stack(self.features, read)
         table = pl.concat([self.items, new])
         targets = {}
         for domain, target in self.targets.items():
@@ -251,7 +230,7 @@ class Recommender:
             methods = [method.extended(features, every, table.height) for method in target.methods]
             flags = np.concatenate([target.new, np.ones(fresh.size, dtype=bool)])
             targets[domain] = replace(target, items=every, new=flags, methods=methods)
-        return Recommender(targets, table, self.people, self.readers, features, self.card)
+        return Recommender(replace(self.content, targets=targets, items=table, features=features))
 
     def _target(self, domain: str) -> Target:
         if domain not in self.targets:
@@ -290,7 +269,7 @@ class Recommender:
         """Return one row a listed item: row, rank, score, domain and the item's platform, id and title."""
         rows, places = np.nonzero(top >= 0)
         columns = top[rows, places]
-        named = self.items.select("platform", "item", "title")[target.items[columns]]
+        named: pl.DataFrame = self.items.select("platform", "item", "title")[target.items[columns]]
         return named.with_columns(
             row=pl.Series(rows, dtype=pl.Int64),
             rank=pl.Series(places + 1, dtype=pl.Int32),
@@ -299,101 +278,12 @@ class Recommender:
         )
 
 
-@dataclass(frozen=True)
-class People:
-    """Accounts and histories.
-
-    Parameters
-    ----------
-    accounts : polars.DataFrame
-        platform, user, person (u32).
-    events : polars.DataFrame
-        person, item, weight, ts: the taste events known, sorted by person and time.
-    """
-
-    accounts: pl.DataFrame
-    events: pl.DataFrame
-
-    @classmethod
-    def of(cls, split: Split) -> People:
-        """Return everybody of a split, with all events but those of the test part."""
-        corpus = split.corpus
-        persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")
-        accounts = corpus.identities.join(persons, on="person", maintain_order="left")
-        return cls(
-            accounts.select("platform", "user", person="index"),
-            split.known(TEST).select("person", "item", "weight", "ts"),
-        )
-
-    def find(self, users: pl.DataFrame) -> pl.DataFrame:
-        """Return platform, user, person of the accounts asked for; those never seen get persons without events."""
-        lacking = {"platform", "user"} - set(users.columns)
-        if lacking:
-            raise DataError(f"lacks column(s) {', '.join(sorted(lacking))}", where="users", fix="give platform, user")
-        asked = users.select(pl.col("platform", "user").cast(pl.String)).unique(maintain_order=True)
-        found = asked.join(self.accounts, on=["platform", "user"], how="left", maintain_order="left")
-        first = self._persons()
-        unknown = found["person"].is_null()
-        numbers = (unknown.cum_sum() - 1 + first).cast(pl.UInt32)
-        return found.with_columns(person=pl.when(unknown).then(numbers).otherwise(pl.col("person")))
-
-    def _persons(self) -> int:
-        """Return the first person number that nobody has."""
-        biggest = self.accounts["person"].max()
-        return int(biggest) + 1 if isinstance(biggest, int) else 0
-
-    def after(self, events: pl.DataFrame, items: pl.DataFrame) -> People:
-        """Return everybody after some more events, given in order; events on unknown items are an error."""
-        lacking = {"platform", "user", "item"} - set(events.columns)
-        if lacking:
-            raise DataError(f"lacks column(s) {', '.join(sorted(lacking))}", where="events")
-        names = pl.col("platform", "user", "item").cast(pl.String)
-        kind = pl.col("event") if "event" in events.columns else pl.lit("click")
-        weights = pl.DataFrame({"event": list(EVENT_WEIGHTS), "weight": list(EVENT_WEIGHTS.values())})
-        given = events.select(names, event=kind).join(weights, on="event", how="left", maintain_order="left")
-        if given["weight"].null_count():
-            raise DataError("an event word is unknown", where="events", fix=f"use {', '.join(EVENT_WEIGHTS)}")
-        index = items.select("platform", "item").with_row_index("index")
-        given = given.join(index, on=["platform", "item"], how="left", maintain_order="left")
-        if given["index"].null_count():
-            first = given.filter(pl.col("index").is_null()).row(0, named=True)
-            raise NotFoundError(
-                f"no item '{first['platform']}:{first['item']}'", where="events", fix="add the item first"
-            )
-        accounts = self.find(given)
-        grown = pl.concat([self.accounts, accounts]).unique(["platform", "user"], keep="first", maintain_order=True)
-        latest = self.events["ts"].max()
-        rows = given.filter(pl.col("weight") > 0).join(accounts, on=["platform", "user"], maintain_order="left")
-        added = rows.select(
-            "person",
-            item=pl.col("index").cast(self.events.schema["item"]),
-            weight=pl.col("weight").cast(pl.Float32),
-            ts=pl.lit(latest).cast(self.events.schema["ts"]) + pl.duration(seconds=pl.int_range(1, pl.len() + 1)),
-        )
-        together = pl.concat([self.events, added]).sort("person", "ts", maintain_order=True)
-        return People(grown, together)
-
-
 def _with_validation(split: Split) -> list[str]:
     """Return the domains that have both training and validation events."""
     domain = split.corpus.items["domain"]
     parts = split.events.select("part", domain=domain.gather(split.events["item"])).unique()
-    sets = [set(parts.filter(pl.col("part") == part)["domain"].to_list()) for part in (VALID, 0)]
+    sets = [set(parts.filter(pl.col("part") == part)["domain"].to_list()) for part in (VALID, TRAIN)]
     found = sorted(sets[0] & sets[1])
     if not found:
         raise InputError("no domain has training and validation events", where=split.corpus.name)
     return found
-
-
-def _vocabulary(split: Split) -> TfidfEncoder:
-    """Return the TF-IDF encoder of the texts of items with a training event."""
-    met = split.events.filter((pl.col("part") < TEST) | (pl.col("part") == CONTEXT))["item"].unique().sort()
-    texts = Template().render(split.corpus.items[met]).to_list()
-    return TfidfEncoder.fit(texts if any(texts) else ["-"])
-
-
-def _stack(old: Features, new: Features) -> Features:
-    """Return the features of old items followed by those of new ones."""
-    text = None if old.text is None or new.text is None else sparse.vstack([old.text, new.text], format="csr")
-    vectors = None if old.vectors is None or new.vectors is None else np.concatenate([old.vectors, new.vectors])
-    return Features(text, vectors)

@@ -1,0 +1,86 @@
+"""Who is known, and what each person did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from isthmus.errors import DataError, NotFoundError
+from isthmus.split.temporal import TEST, Split
+from isthmus.types import EVENT_WEIGHTS
+
+
+@dataclass(frozen=True)
+class People:
+    """Accounts and histories.
+
+    Parameters
+    ----------
+    accounts : polars.DataFrame
+        platform, user, person (u32).
+    events : polars.DataFrame
+        person, item, weight, ts: the taste events known, sorted by person and time.
+    """
+
+    accounts: pl.DataFrame
+    events: pl.DataFrame
+
+    @classmethod
+    def of(cls, split: Split) -> People:
+        """Return everybody of a split, with all events but those of the test part."""
+        corpus = split.corpus
+        persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")
+        accounts = corpus.identities.join(persons, on="person", maintain_order="left")
+        return cls(
+            accounts.select("platform", "user", person="index"),
+            split.known(TEST).select("person", "item", "weight", "ts"),
+        )
+
+    def find(self, users: pl.DataFrame) -> pl.DataFrame:
+        """Return platform, user, person of the accounts asked for; those never seen get persons without events."""
+        lacking = {"platform", "user"} - set(users.columns)
+        if lacking:
+            raise DataError(f"lacks column(s) {', '.join(sorted(lacking))}", where="users", fix="give platform, user")
+        asked = users.select(pl.col("platform", "user").cast(pl.String)).unique(maintain_order=True)
+        found = asked.join(self.accounts, on=["platform", "user"], how="left", maintain_order="left")
+        first = self._persons()
+        unknown = found["person"].is_null()
+        numbers = (unknown.cum_sum() - 1 + first).cast(pl.UInt32)
+        return found.with_columns(person=pl.when(unknown).then(numbers).otherwise(pl.col("person")))
+
+    def _persons(self) -> int:
+        """Return the first person number that nobody has."""
+        biggest = self.accounts["person"].max()
+        return int(biggest) + 1 if isinstance(biggest, int) else 0
+
+    def after(self, events: pl.DataFrame, items: pl.DataFrame) -> People:
+        """Return everybody after some more events, given in order; events on unknown items are an error."""
+        lacking = {"platform", "user", "item"} - set(events.columns)
+        if lacking:
+            raise DataError(f"lacks column(s) {', '.join(sorted(lacking))}", where="events")
+        names = pl.col("platform", "user", "item").cast(pl.String)
+        kind = pl.col("event") if "event" in events.columns else pl.lit("click")
+        weights = pl.DataFrame({"event": list(EVENT_WEIGHTS), "weight": list(EVENT_WEIGHTS.values())})
+        given = events.select(names, event=kind).join(weights, on="event", how="left", maintain_order="left")
+        if given["weight"].null_count():
+            raise DataError("an event word is unknown", where="events", fix=f"use {', '.join(EVENT_WEIGHTS)}")
+        index = items.select("platform", "item").with_row_index("index")
+        given = given.join(index, on=["platform", "item"], how="left", maintain_order="left")
+        if given["index"].null_count():
+            first = given.filter(pl.col("index").is_null()).row(0, named=True)
+            raise NotFoundError(
+                f"no item '{first['platform']}:{first['item']}'", where="events", fix="add the item first"
+            )
+        accounts = self.find(given)
+        grown = pl.concat([self.accounts, accounts]).unique(["platform", "user"], keep="first", maintain_order=True)
+        latest = self.events["ts"].max()
+        rows = given.filter(pl.col("weight") > 0).join(accounts, on=["platform", "user"], maintain_order="left")
+        added = rows.select(
+            "person",
+            item=pl.col("index").cast(self.events.schema["item"]),
+            weight=pl.col("weight").cast(pl.Float32),
+            ts=pl.lit(latest).cast(self.events.schema["ts"]) + pl.duration(seconds=pl.int_range(1, pl.len() + 1)),
+        )
+        together = pl.concat([self.events, added]).sort("person", "ts", maintain_order=True)
+        return People(grown, together)

@@ -1,0 +1,55 @@
+"""From the texts of items to their features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from isthmus.encode.store import encode_items
+from isthmus.encode.template import Template
+from isthmus.encode.text import TextEncoder
+from isthmus.encode.tfidf import TfidfEncoder
+from isthmus.model.base import Features
+from isthmus.split.temporal import CONTEXT, TEST, Split
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What turns an item's text into features, kept with the model so that new items can be read.
+
+    Parameters
+    ----------
+    tfidf : TfidfEncoder
+        Vocabulary and weights, learned from items known in training.
+    model : str or None
+        Name or folder of the language model; None for the bundled one.
+    vectors : bool
+        Whether language-model vectors are used at all.
+    """
+
+    tfidf: TfidfEncoder
+    model: str | None = None
+    vectors: bool = True
+
+    def read(self, items: pl.DataFrame) -> Features:
+        """Return the features of ``items``, one row each; vectors come from the cache where they were made before."""
+        text = self.tfidf.transform(Template().render(items).to_list())
+        vectors = encode_items(items, TextEncoder(self.model)).matrix if self.vectors else None
+        return Features(text, vectors)
+
+
+def vocabulary(split: Split) -> TfidfEncoder:
+    """Return the TF-IDF encoder of the texts of items with a training event."""
+    met = split.events.filter((pl.col("part") < TEST) | (pl.col("part") == CONTEXT))["item"].unique().sort()
+    texts = Template().render(split.corpus.items[met]).to_list()
+    return TfidfEncoder.fit(texts if any(texts) else ["-"])
+
+
+def stack(old: Features, new: Features) -> Features:
+    """Return the features of old items followed by those of new ones."""
+    text = None if old.text is None or new.text is None else sparse.vstack([old.text, new.text], format="csr")
+    vectors = None if old.vectors is None or new.vectors is None else np.concatenate([old.vectors, new.vectors])
+    return Features(text, vectors)

@@ -1,0 +1,177 @@
+"""A recommender on disk: JSON, Parquet and safetensors, every file named with its checksum in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+
+from isthmus.encode.tfidf import TfidfEncoder
+from isthmus.errors import ArtefactError
+from isthmus.files import Json, new_folder, read_json, sha256, write_json
+from isthmus.model.base import Features, Method, Settings, State
+from isthmus.model.blend import Blend
+from isthmus.model.methods import make
+from isthmus.recommender.people import People
+from isthmus.recommender.readers import Readers
+from isthmus.train.fit import Target
+
+FORMAT: Final = 1
+MANIFEST: Final = "model.json"
+FIX: Final = "fit it again"
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything a recommender holds.
+
+    Parameters
+    ----------
+    targets : dict of str to Target
+        What was learned for each target domain.
+    items : polars.DataFrame
+        The items table.
+    people : People
+        Accounts and histories.
+    readers : Readers
+        What turns texts into features.
+    features : Features
+        What the items' texts say, one row an item.
+    card : dict
+        Data fingerprint, protocol, settings.
+    """
+
+    targets: dict[str, Target]
+    items: pl.DataFrame
+    people: People
+    readers: Readers
+    features: Features
+    card: Json
+
+
+def write(content: Content, path: Path) -> None:
+    """Write ``content`` to folder ``path``, whole or not at all."""
+    with new_folder(path) as folder:
+        content.items.write_parquet(folder / "items.parquet")
+        content.people.accounts.write_parquet(folder / "accounts.parquet")
+        content.people.events.write_parquet(folder / "events.parquet")
+        write_json(folder / "tfidf.json", content.readers.tfidf.state())
+        _save(folder / "features.safetensors", _pack(content.features))
+        targets = [_write_target(folder, place, target) for place, target in enumerate(content.targets.values())]
+        manifest: Json = {
+            "format": FORMAT,
+            "card": content.card,
+            "language_model": content.readers.model,
+            "vectors": content.readers.vectors,
+            "targets": targets,
+            "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
+        }
+        write_json(folder / MANIFEST, manifest)
+
+
+def read(path: Path) -> Content:
+    """Return the content of folder ``path``.
+
+    Raises
+    ------
+    ArtefactError
+        No model there, a file is missing or was changed, or it has another format version.
+    """
+    manifest = read_json(path / MANIFEST, what="model")
+    if manifest.get("format") != FORMAT:
+        raise ArtefactError(f"model format {manifest.get('format')}, this version reads {FORMAT}", where=path, fix=FIX)
+    try:
+        _check(path, cast("Mapping[str, str]", manifest["files"]))
+        return _read(path, manifest)
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError, pl.exceptions.PolarsError) as error:
+        raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error
+
+
+def _check(path: Path, files: Mapping[str, str]) -> None:
+    for name, digest in files.items():
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            raise ArtefactError(f"{name} is missing", where=path, fix=FIX)
+        if sha256(file) != digest:
+            raise ArtefactError(f"{name} was changed since it was written", where=path, fix=FIX)
+
+
+def _read(path: Path, manifest: Json) -> Content:
+    items = pl.read_parquet(path / "items.parquet")
+    tfidf = TfidfEncoder.from_state(read_json(path / "tfidf.json", what="model"))
+    features = _unpack(load_file(path / "features.safetensors"), items.height, tfidf.n_features)
+    language_model = manifest["language_model"]
+    targets = [
+        _read_target(path, place, target, items.height, features)
+        for place, target in enumerate(cast("list[Json]", manifest["targets"]))
+    ]
+    return Content(
+        {target.domain: target for target in targets},
+        items,
+        People(pl.read_parquet(path / "accounts.parquet"), pl.read_parquet(path / "events.parquet")),
+        Readers(tfidf, None if language_model is None else str(language_model), bool(manifest["vectors"])),
+        features,
+        cast("Json", manifest["card"]),
+    )
+
+
+def _write_target(folder: Path, place: int, target: Target) -> Json:
+    _save(folder / f"target-{place}.safetensors", {"items": target.items, "new": target.new})
+    for method in target.methods:
+        _save(folder / f"target-{place}-{method.name}.safetensors", method.state())
+    return {
+        "domain": target.domain,
+        "methods": [{"name": method.name, "settings": method.settings} for method in target.methods],
+        "weights": {cohort: list(row) for cohort, row in target.blend.weights.items()},
+        "bonus": dict(target.blend.bonus),
+        "log": target.log,
+        "valid": target.valid,
+    }
+
+
+def _read_target(path: Path, place: int, said: Json, n_items: int, features: Features) -> Target:
+    arrays = load_file(path / f"target-{place}.safetensors")
+    methods: list[Method] = []
+    for entry in cast("list[Json]", said["methods"]):
+        method = make(str(entry["name"]), cast("Settings", entry["settings"]))
+        method.target, method.n_items = arrays["items"], n_items
+        method.restore(load_file(path / f"target-{place}-{method.name}.safetensors"), features)
+        methods.append(method)
+    weights = {cohort: tuple(row) for cohort, row in cast("dict[str, list[float]]", said["weights"]).items()}
+    return Target(
+        str(said["domain"]),
+        arrays["items"],
+        arrays["new"],
+        methods,
+        Blend(tuple(method.name for method in methods), weights, cast("dict[str, float]", said["bonus"])),
+        cast("list[Json]", said["log"]),
+        cast("dict[str, float]", said["valid"]),
+    )
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def _pack(features: Features) -> State:
+    packed: State = {}
+    if features.text is not None:
+        packed |= {"data": features.text.data, "indices": features.text.indices, "indptr": features.text.indptr}
+    if features.vectors is not None:
+        packed["vectors"] = features.vectors
+    return packed
+
+
+def _unpack(arrays: Mapping[str, np.ndarray], n_items: int, n_features: int) -> Features:
+    text = None
+    if "data" in arrays:
+        parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+        text = sparse.csr_array(parts, shape=(n_items, n_features))
+    return Features(text, arrays.get("vectors"))
