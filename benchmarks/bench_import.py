@@ -54,7 +54,9 @@ def write_log(path: Path, rows: int, *, ids: str) -> None:
                 }
             )
             if ids == "text":
-                frame = frame.with_columns(pl.format("A{}", "user").alias("user"), pl.format("B00{}", "item").alias("item"))
+                frame = frame.with_columns(
+                    pl.format("A{}", "user").alias("user"), pl.format("B00{}", "item").alias("item")
+                )
             frame.write_csv(handle, include_header=start == 0)
 
 

@@ -45,7 +45,8 @@ def parse(model: type[S], content: object, *, where: object) -> S:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: object) -> SpecError:
-    first = error.errors()[0]
+    problems = error.errors()
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,17 +18,30 @@ from isthmus.errors import ArtefactError, InputError, StorageError
 Json = dict[str, object]
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a refused write into a :class:`StorageError` that names the path."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        number = _errno(error)
+        if number in _FULL:
             raise StorageError("the disk is full", where=path, fix="free some space; nothing was changed") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if number in _REFUSED and isinstance(error, OSError):
             raise StorageError(f"cannot write: {error.strerror}", where=path) from error
         raise
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the operating system's error number, also of Polars' errors, which carry it in their text only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 @contextmanager

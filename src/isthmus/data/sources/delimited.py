@@ -191,6 +191,7 @@ def _sorted_out(frame: pl.DataFrame, spoilt: pl.DataFrame | None, block: Block, 
     names = [name for name in frame.columns if name != LINE]
     blank = pl.all_horizontal(pl.col(names) == "")
     full = frame.filter(~blank) if (frame[names[0]] == "").any() else frame
+    passed = frame.height - full.height
     tests = {"too many fields": pl.col(_SPARE) != ""}
     if block.replaced:
         tests["bytes that are not in the declared encoding"] = pl.any_horizontal(
@@ -203,4 +204,4 @@ def _sorted_out(frame: pl.DataFrame, spoilt: pl.DataFrame | None, block: Block, 
             raw = pl.struct(names).struct.json_encode()
             apart.append(bad.select(LINE, pl.lit(reason).alias("reason"), raw.alias("raw")))
             full = full.filter(~test)
-    return Batch(label, full.drop(_SPARE), pl.concat([no_spoilt(), *apart]), frame.height - full.height)
+    return Batch(label, full.drop(_SPARE), pl.concat([no_spoilt(), *apart]), passed)
