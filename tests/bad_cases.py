@@ -94,6 +94,11 @@ def _naive_parquet(folder: Path) -> None:
     frame.write_parquet(folder / "log.parquet")
 
 
+def _theirs(folder: Path) -> None:
+    (folder / "corpus").mkdir()
+    (folder / "corpus" / "mine.txt").write_text("x")
+
+
 def _folder(folder: Path) -> None:
     (folder / "logs").mkdir()
 
@@ -212,7 +217,7 @@ FILE_CASES = [
     Case(
         "out is somebody's folder",
         "was not written by isthmus",
-        make=lambda folder: (folder / "corpus").mkdir() or (folder / "corpus" / "mine.txt").write_text("x") and None,
+        make=_theirs,
     ),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -123,7 +124,7 @@ def test_gap_entropy_agrees_with_a_plain_version(rows: list[tuple[int, int]]) ->
     bits, count = gap_entropy(account, ts)
     for number in range(bits.size):
         times = [row[1] for row in rows if row[0] == number]
-        gaps = Counter(b - a for a, b in zip(times, times[1:], strict=False) if b > a)
+        gaps = Counter(b - a for a, b in pairwise(times) if b > a)
         total = sum(gaps.values())
         assert count[number] == total
         assert bits[number] == pytest.approx(-sum(c / total * math.log2(c / total) for c in gaps.values()), abs=1e-9)

@@ -98,6 +98,14 @@ def test_any_csv_in_any_blocks_is_read_as_the_csv_module_does(
     assert spoilt.is_empty()
 
 
+def test_blocks_do_not_end_inside_quotes(tmp_path: Path) -> None:
+    rows = b"".join(b'%d,"two\nlines"\n' % n for n in range(50))
+    (tmp_path / "x.csv").write_bytes(rows)
+    parts = [part.data for part in blocks(tmp_path / "x.csv", quote='"', size=64)]
+    assert len(parts) > 5
+    assert all(part.count(b'"') % 2 == 0 for part in parts)
+
+
 def test_jsonl_reaches_into_objects_and_mends_python_notation(tmp_path: Path) -> None:
     lines = [
         json.dumps({"a": 1, "b": "x", "c": {"d": ["e", "f"]}}),
@@ -133,7 +141,7 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1, 2], "b": ["x", None], "c": [1.5, 2.5]}).write_parquet(table)
     frame, _, _ = read(tmp_path, table.getvalue(), name="x.parquet")
     assert frame.rows() == [(1, "x", 1), (2, None, 2)]
-    with pytest.raises(DataError, match="no column 'aa' .*did you mean 'a'"):
+    with pytest.raises(DataError, match=r"no column 'aa' .*did you mean 'a'"):
         read(tmp_path, table.getvalue(), name="x.parquet", columns={"user": "aa", "item": "b"})
 
 

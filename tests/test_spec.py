@@ -29,7 +29,8 @@ def test_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "SPEC.toml"
     path.write_text(
         'name = "商店"\n[[source]]\nkind = "events"\nplatform = "书店"\npath = "a.csv"\nevent = "view"\n'
-        'columns = { user = "用户", item = ["甲", "乙"], ts = "t" }\ntime = { format = "iso", zone = "Asia/Shanghai" }\n'
+        'columns = { user = "用户", item = ["甲", "乙"], ts = "t" }\n'
+        'time = { format = "iso", zone = "Asia/Shanghai" }\n'
     )
     spec = read_spec(path)
     assert spec.name == "商店"

@@ -77,9 +77,9 @@ def _tags(texts: pl.Series) -> pl.Series:
 
 
 def _entities(texts: pl.Series) -> pl.Series:
-    """Undo HTML entities, also doubly escaped ones; only the distinct texts that have one are touched."""
+    """Undo HTML entities; only the distinct texts that have one are touched."""
     escaped = texts.filter(texts.str.contains(r"&(#|[A-Za-z])")).unique()
     if escaped.is_empty():
         return texts
-    plain = [html.unescape(html.unescape(text)) for text in escaped]
+    plain = [html.unescape(text) for text in escaped]
     return texts.replace(escaped, pl.Series(plain, dtype=pl.String))
