@@ -12,7 +12,7 @@ from isthmus.data.spec import Clean
 #: Titles that say nothing, as they stand after normalisation, in lower case.
 PLACEHOLDERS: Final[tuple[str, ...]] = (
     *("n/a", "na", "nan", "null", "none", "nil", "untitled", "no title", "notitle", "unknown", "undefined", "tbd"),
-    *("test", "title", "-", "--", "---", ".", "..", "...", "?", "??", "???", "_", "#n/a", "[deleted]", "(untitled)"),
+    *("-", "--", "---", ".", "..", "...", "?", "??", "???", "_", "#n/a", "[deleted]", "(untitled)"),
     *(
         "无标题",
         "無標題",
@@ -22,9 +22,6 @@ PLACEHOLDERS: Final[tuple[str, ...]] = (
         "暫無",
         "无",
         "無",
-        "空",
-        "标题",
-        "测试",
         "タイトルなし",
         "無題",
         "제목 없음",
