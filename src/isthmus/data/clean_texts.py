@@ -12,7 +12,7 @@ from isthmus.data.spec import Clean
 #: Titles that say nothing, as they stand after normalisation, in lower case.
 PLACEHOLDERS: Final[tuple[str, ...]] = (
     *("n/a", "na", "nan", "null", "none", "nil", "untitled", "no title", "notitle", "unknown", "undefined", "tbd"),
-    *("-", "--", "---", ".", "..", "...", "?", "??", "???", "_", "#n/a", "[deleted]", "(untitled)"),
+    *("title", "-", "--", "---", ".", "..", "...", "?", "??", "???", "_", "#n/a", "[deleted]", "(untitled)"),
     *(
         "无标题",
         "無標題",
