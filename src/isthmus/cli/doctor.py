@@ -1,0 +1,137 @@
+"""Whether this machine can do the work: Python, packages, processor, cache, disk, language model, data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import typer
+
+from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
+from isthmus.errors import IsthmusError
+
+#: Free space below which a warning is given, in bytes.
+LITTLE = 2 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: ``ok``, ``note`` (something optional is missing) or ``fail``."""
+
+    name: str
+    level: str
+    said: str
+
+
+def register(root: typer.Typer) -> None:
+    """Add the verb."""
+    root.command("doctor")(doctor_)
+
+
+def doctor_(as_json: Json = False, verbose: Verbose = False) -> None:  # noqa: ARG001
+    """Check this machine: exit code 1 if something that is needed is missing."""
+    checks = checked()
+    if wants_json():
+        put_json({"ok": not _failed(checks), "checks": [vars(check) for check in checks]})
+    table("doctor", ("", "", ""), [(check.name, check.level, check.said) for check in checks])
+    if _failed(checks):
+        raise typer.Exit(1)
+    if not wants_json():
+        say("everything that is needed is there")
+
+
+def checked() -> list[Check]:
+    """Return all checks."""
+    single: tuple[Callable[[], Check], ...] = (_python, _torch, _model, _cache, _disk, _data)
+    return [*_packages(), *(check() for check in single)]
+
+
+def _failed(checks: list[Check]) -> bool:
+    return any(check.level == "fail" for check in checks)
+
+
+def _python() -> Check:
+    said = sys.version.split()[0]
+    return Check("python", "ok" if sys.version_info >= (3, 11) else "fail", f"{said}, {os.cpu_count()} cores")
+
+
+def _packages() -> list[Check]:
+    """Return one check for the core and one for each extra, by what the package itself says it needs."""
+    groups: dict[str, list[str]] = {"core": [], "text": [], "methods": [], "sql": []}
+    for line in requires("isthmus") or []:
+        need, _, when = line.partition(";")
+        name = need.split(">=")[0].split("[")[0].strip()
+        extra = when.partition("==")[2].strip().strip("\"'") or "core"
+        if extra in groups and name != "isthmus":
+            groups[extra].append(name)
+    return [_group(extra, names) for extra, names in groups.items()]
+
+
+def _group(extra: str, names: list[str]) -> Check:
+    found = {name: _version(name) for name in names}
+    missing = [name for name, said in found.items() if not said]
+    if not missing:
+        return Check(f"packages: {extra}", "ok", ", ".join(f"{name} {said}" for name, said in found.items()))
+    fix = "pip install isthmus" if extra == "core" else f"pip install 'isthmus[{extra}]'"
+    return Check(f"packages: {extra}", "fail" if extra == "core" else "note", f"missing {', '.join(missing)}: {fix}")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _torch() -> Check:
+    try:
+        import torch
+
+        from isthmus.encode.text import has_bf16
+    except ImportError:
+        return Check("torch", "note", "not installed: no language model")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bf16 = "bfloat16" if has_bf16(device) else "float32 (no bfloat16 in hardware)"
+    return Check("torch", "ok", f"{device}, {torch.get_num_threads()} threads, {bf16}")
+
+
+def _model() -> Check:
+    from isthmus.encode.weights import locate
+
+    try:
+        return Check("language model", "ok", locate(None).name)
+    except IsthmusError as error:
+        return Check("language model", "note", str(error))
+
+
+def _cache() -> Check:
+    from isthmus.encode.store import cache_folder
+
+    folder = cache_folder()
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return Check("cache", "fail", f"{folder} cannot be written ({error.strerror}): set ISTHMUS_CACHE")
+    return Check("cache", "ok", f"{folder}, {size / 1e6:,.1f} MB")
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free
+    return Check("disk", "ok" if free > LITTLE else "note", f"{free / 1e9:,.1f} GB free here")
+
+
+def _data() -> Check:
+    named = os.environ.get("ISTHMUS_DATA")
+    if not named:
+        return Check("ISTHMUS_DATA", "ok", "not set (only tests and benchmarks on real data read it)")
+    there = Path(named).is_dir()
+    return Check("ISTHMUS_DATA", "ok" if there else "note", named if there else f"{named} is no folder")

@@ -1,0 +1,110 @@
+"""Tables of people, events and items in, tables of lists out: CSV, TSV, JSON lines or Parquet, by the file's ending."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from isthmus.errors import DataError, InputError, nearest
+from isthmus.files import new_file
+
+LISTS: Final = ("platform", "user", "domain", "item", "rank", "score")
+_READ: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_WRITTEN: Final = (".parquet", ".csv", ".jsonl")
+
+
+def read_users(path: Path) -> pl.DataFrame:
+    """Return the accounts in ``path``: columns platform, user, as text (leading zeros are kept).
+
+    Raises
+    ------
+    InputError
+        The ending tells no format.
+    DataError
+        The file cannot be read, or lacks a column.
+    """
+    return _as_text(path, ("platform", "user")).select("platform", "user").drop_nulls()
+
+
+def read_events(path: Path) -> pl.DataFrame:
+    """Return the new events in ``path``, in the file's order: platform, user, item and, where given, event."""
+    frame = _as_text(path, ("platform", "user", "item"))
+    kept = [name for name in ("platform", "user", "item", "event") if name in frame.columns]
+    return frame.select(kept).drop_nulls()
+
+
+def read_items(path: Path) -> pl.DataFrame:
+    """Return the new items in ``path``: platform, item, domain and, where given, title, text, categories, attributes.
+
+    Categories are a list (JSON lines, Parquet), or words with ``|`` between them.
+    """
+    frame = _read(path)
+    _need(path, frame, ("platform", "item", "domain"))
+    named = [name for name in ("platform", "item", "domain", "title", "text", "attributes") if name in frame.columns]
+    columns = [pl.col(name).cast(pl.String) for name in named]
+    if "categories" in frame.columns:
+        listed = isinstance(frame.schema["categories"], pl.List)
+        categories = pl.col("categories") if listed else pl.col("categories").cast(pl.String).str.split("|")
+        columns.append(categories.cast(pl.List(pl.String)))
+    return frame.select(columns)
+
+
+def write_lists(frame: pl.DataFrame, path: Path) -> None:
+    """Write lists to ``path``, whole or not at all; the ending (.parquet, .csv, .jsonl) tells the format."""
+    check_lists_path(path)
+    with new_file(path) as part:
+        shown = frame.select(LISTS)
+        if path.suffix == ".parquet":
+            shown.write_parquet(part)
+        elif path.suffix == ".csv":
+            shown.write_csv(part)
+        else:
+            shown.write_ndjson(part)
+
+
+def check_lists_path(path: Path) -> None:
+    """Refuse, before any work, a path that lists cannot be written to."""
+    if path.suffix not in _WRITTEN:
+        raise InputError(f"the ending '{path.suffix}' tells no format", where=path, fix=f"use {', '.join(_WRITTEN)}")
+    if path.is_dir():
+        raise InputError("is a folder", where=path, fix="name a file")
+
+
+def _as_text(path: Path, needed: tuple[str, ...]) -> pl.DataFrame:
+    frame = _read(path)
+    _need(path, frame, needed)
+    nested = [name for name in needed if frame.schema[name].is_nested()]
+    if nested:
+        raise DataError(f"column {nested[0]} is no plain value", where=path)
+    return frame.select(pl.all().exclude([n for n, t in frame.schema.items() if t.is_nested()]).cast(pl.String))
+
+
+def _need(path: Path, frame: pl.DataFrame, needed: tuple[str, ...]) -> None:
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"lacks column(s) {', '.join(missing)}{nearest(missing[0], frame.columns)}",
+            where=path,
+            fix=f"give {', '.join(needed)}",
+        )
+
+
+def _read(path: Path) -> pl.DataFrame:
+    suffix = path.suffix.lower()
+    if suffix not in _READ:
+        raise InputError(f"the ending '{path.suffix}' tells no format", where=path, fix=f"use {', '.join(_READ)}")
+    try:
+        if suffix == ".parquet":
+            return pl.read_parquet(path)
+        if suffix in (".jsonl", ".ndjson"):
+            return pl.read_ndjson(path, infer_schema_length=None)
+        return pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
+    except FileNotFoundError:
+        raise DataError("no such file", where=path, fix="check the path") from None
+    except IsADirectoryError:
+        raise DataError("is a folder", where=path, fix="name a file") from None
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"cannot be read as {suffix[1:]}: {reason}", where=path) from None
