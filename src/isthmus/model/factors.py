@@ -18,7 +18,7 @@ from scipy import sparse
 from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
 from isthmus.model.base import Features, Method, Settings, State, TrainingData, grown
-from isthmus.types import Floats, Indices
+from isthmus.types import Floats, Indices, Ints
 
 
 def _one_blas_thread() -> AbstractContextManager[object]:
@@ -172,6 +172,7 @@ class Bpr(InnerProduct):
     name = "bpr"
     defaults: ClassVar[Settings] = {"dim": 64, "iterations": 60, "decay": 0.9, "sources": True}
     grid: ClassVar = {"sources": (True, False)}
+    reading = ()
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         bpr = cast("Callable[..., _Fitted]", _library("implicit.cpu.bpr", "methods").BayesianPersonalizedRanking)
@@ -215,7 +216,11 @@ class HybridFm(InnerProduct):
     name = "fm"
     defaults: ClassVar[Settings] = {"dim": 32, "epochs": 10, "words": 3000, "decay": 0.9, "sources": True}
     grid: ClassVar = {"sources": (True, False), "decay": (0.9, 0.8)}
+    reading = ()
     inductive = True
+    chosen: Ints
+    words: Floats
+    word_bias: Floats
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         if data.features.text is None:
@@ -225,9 +230,9 @@ class HybridFm(InnerProduct):
         newest = histories.age < np.maximum(histories.lengths // 3, 1)[histories.rows]
         given = self.profile(histories.keep(~newest))
         wanted = histories.keep(newest)
-        items = (
-            sparse.hstack([sparse.eye_array(data.n_items), self._words(data.features.text)]).tocsr().astype(np.float32)
-        )
+        self.chosen = self._frequent(data.features.text)
+        said = data.features.text[:, self.chosen]
+        items = sparse.hstack([sparse.eye_array(data.n_items), said]).tocsr().astype(np.float32)
         model = lightfm(no_components=int(self.number("dim")), loss="warp", random_state=seed)
         positive = _narrow(sparse.csr_matrix((np.ones(wanted.items.size), (wanted.rows, wanted.items)), given.shape))
         epochs = int(self.number("epochs"))
@@ -238,12 +243,32 @@ class HybridFm(InnerProduct):
         bias = np.where(met, model.item_biases, 0).astype(np.float32)
         self.outputs = np.asarray((items @ learned)[self.target], dtype=np.float32)
         self.bias = np.asarray((items @ bias)[self.target], dtype=np.float32)
+        self.words, self.word_bias = learned[data.n_items :], bias[data.n_items :]
 
-    def _words(self, text: sparse.csr_array) -> sparse.csr_array:
-        """Return the most frequent words only."""
+    def _frequent(self, text: sparse.csr_array) -> Ints:
+        """Return the columns of the most frequent words, rising."""
         frequency = np.bincount(text.indices, minlength=text.shape[1])
-        chosen = np.sort(np.argsort(-frequency, kind="stable")[: int(self.number("words"))])
-        return text[:, chosen]
+        return np.sort(np.argsort(-frequency, kind="stable")[: int(self.number("words"))])
+
+    def state(self) -> State:
+        """Return the embeddings of items and of words: chosen (W,), words (W, D), word_bias (W,)."""
+        return {**super().state(), "chosen": self.chosen, "words": self.words, "word_bias": self.word_bias}
+
+    def restore(self, state: State, features: Features) -> None:
+        """Take back the embeddings."""
+        super().restore(state, features)
+        self.chosen = state["chosen"].astype(np.int64)
+        self.words, self.word_bias = state["words"].astype(np.float32), state["word_bias"].astype(np.float32)
+
+    def extend(self, features: Features, target: Indices) -> None:
+        """Place new items by their words; one without a known word stays where the parent puts it."""
+        old = self.bias.size
+        super().extend(features, target)
+        if features.text is None:
+            return
+        said = sparse.csr_array(features.text[target[old:]][:, self.chosen])
+        self.outputs[old:] = said @ self.words
+        self.bias[old:] = np.where(np.diff(said.indptr) > 0, said @ self.word_bias, self.bias[old:])
 
 
 class _LightFm:
