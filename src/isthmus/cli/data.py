@@ -12,14 +12,12 @@ from isthmus.cli.show import Json, Verbose, facts, put_json, say, table, wants_j
 if TYPE_CHECKING:
     from isthmus.data.corpus import Corpus
 
+verbs = typer.Typer()
 app = typer.Typer(help="Logs into a corpus, and what is in it.", no_args_is_help=True)
 
+verbs.add_typer(app, name="data")
+
 Folder = Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")]
-
-
-def register(root: typer.Typer) -> None:
-    """Add the verbs of this group that stand by themselves."""
-    root.command("narrate")(narrate_)
 
 
 @app.command("import")
@@ -66,6 +64,7 @@ def describe_(corpus: Folder, as_json: Json = False, verbose: Verbose = False) -
     table("people on two platforms", ("pair", "both", "share of the smaller"), pairs)
 
 
+@verbs.command("narrate")
 def narrate_(
     corpus: Folder,
     person: Annotated[

@@ -15,6 +15,8 @@ import typer
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
 from isthmus.errors import IsthmusError
 
+app = typer.Typer()
+
 #: Free space below which a warning is given, in bytes.
 LITTLE = 2 << 30
 
@@ -28,11 +30,7 @@ class Check:
     said: str
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verb."""
-    root.command("doctor")(doctor_)
-
-
+@app.command("doctor")
 def doctor_(as_json: Json = False, verbose: Verbose = False) -> None:  # noqa: ARG001
     """Check this machine: exit code 1 if something that is needed is missing."""
     checks = checked()

@@ -13,15 +13,12 @@ from isthmus.errors import InputError
 if TYPE_CHECKING:
     from isthmus.evaluate.report import Report
 
+app = typer.Typer()
+
 Out = Annotated[Path, typer.Option(metavar="REPORT", help="Folder for report.json and report.html.")]
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verbs of this group."""
-    root.command("evaluate")(evaluate_)
-    root.command("compare")(compare_)
-
-
+@app.command("evaluate")
 def evaluate_(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model.")],
     split: Annotated[Path, typer.Argument(metavar="SPLIT", help="Folder of the split it was fitted on.")],
@@ -42,6 +39,7 @@ def evaluate_(
     show(report, out)
 
 
+@app.command("compare")
 def compare_(
     folders: Annotated[
         list[Path], typer.Argument(metavar="MODEL MODEL … SPLIT", help="Folders of two or more models, then the split.")

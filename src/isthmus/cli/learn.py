@@ -10,6 +10,8 @@ import typer
 
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
 
+app = typer.Typer()
+
 Model = Annotated[
     str | None,
     typer.Option(metavar="NAME_OR_PATH", help="Language model that reads the items; default the bundled MiniLM."),
@@ -21,12 +23,7 @@ Target = Annotated[list[str] | None, typer.Option(metavar="DOMAIN", help="Target
 Budget = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Time for tuning each target domain.")]
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verbs of this group."""
-    root.command("encode")(encode_)
-    root.command("fit")(fit_)
-
-
+@app.command("encode")
 def encode_(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")],
     model: Model = None,
@@ -57,6 +54,7 @@ def encode_(
         say(f"vectors: {out}")
 
 
+@app.command("fit")
 def fit_(
     split: Annotated[Path, typer.Argument(metavar="SPLIT", help="Folder of a split.")],
     out: Annotated[Path, typer.Option(metavar="MODEL", help="Folder for the model.")],

@@ -10,6 +10,8 @@ import typer
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
 from isthmus.errors import InputError
 
+app = typer.Typer()
+
 Folder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model.")]
 Length = Annotated[int, typer.Option("-k", min=1, help="Length of each list.")]
 Items = Annotated[
@@ -18,12 +20,7 @@ Items = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verbs of this group."""
-    root.command("recommend")(recommend_)
-    root.command("similar")(similar_)
-
-
+@app.command("recommend")
 def recommend_(
     model: Folder,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the lists go: .parquet, .csv or .jsonl.")],
@@ -65,6 +62,7 @@ def recommend_(
     say(f"{accounts:,} accounts, {lists.height:,} places: {out}")
 
 
+@app.command("similar")
 def similar_(
     model: Folder,
     item: Annotated[str, typer.Option(metavar="PLATFORM:ID", help="The item.")],

@@ -62,9 +62,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.add_typer(data.app, name="data")
-for group in (data, splits, learn, judge, lists, whole, doctor):
-    group.register(app)
+for group in (data.verbs, splits.app, learn.app, judge.app, lists.app, whole.app, doctor.app):
+    app.add_typer(group)
 
 
 def _version(asked: bool) -> None:

@@ -15,13 +15,10 @@ from isthmus.types import Protocol
 if TYPE_CHECKING:
     from isthmus.split.temporal import HeldOut
 
-
-def register(root: typer.Typer) -> None:
-    """Add the verbs of this group."""
-    root.command("split")(split_)
-    root.command("audit")(audit_)
+app = typer.Typer()
 
 
+@app.command("split")
 def split_(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")],
     out: Annotated[Path, typer.Option(metavar="SPLIT", help="Folder for the split.")],
@@ -72,6 +69,7 @@ def split_(
     say(f"split: {out}")
 
 
+@app.command("audit")
 def audit_(
     split: Annotated[Path, typer.Argument(metavar="SPLIT", help="Folder of a split.")],
     as_json: Json = False,  # noqa: ARG001

@@ -16,13 +16,10 @@ from isthmus.types import Protocol
 if TYPE_CHECKING:
     from isthmus.pipeline.steps import Step
 
-
-def register(root: typer.Typer) -> None:
-    """Add the verbs of this group."""
-    root.command("run")(run_)
-    root.command("demo")(demo_)
+app = typer.Typer()
 
 
+@app.command("run")
 def run_(
     spec: Annotated[Path, typer.Argument(metavar="SPEC.toml", help="What is where; see docs/spec.md.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for corpus, split, model, report and lists.")],
@@ -58,6 +55,7 @@ def run_(
     _finish(run(spec, out, settings, tell=_tell), out)
 
 
+@app.command("demo")
 def demo_(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything.")] = Path("demo-town"),
     seed: Annotated[int, typer.Option(help="Another seed is another town.")] = 0,

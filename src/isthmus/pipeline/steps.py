@@ -19,7 +19,7 @@ from isthmus.data.spec import Spec, read_spec
 from isthmus.encode.store import encode_items
 from isthmus.encode.text import TextEncoder
 from isthmus.errors import ArtefactError, InputError
-from isthmus.files import Json, read_json, write_json
+from isthmus.files import Json, read_json, sha256, write_json
 from isthmus.log import logger
 from isthmus.model.methods import METHODS
 from isthmus.pipeline.frames import write_lists
@@ -150,13 +150,13 @@ class _Run:
         if "text" in settings.methods and not self._is_done("fit", fitted, self.out / "model"):
             self._timed("encode", lambda: _encode(corpus, settings.model))
         self._step("fit", fitted, self.out / "model", lambda: self._fit(split))
-        model = _Later(self.out / "model")
+        model, made = _Later(self.out / "model"), sha256(self.out / "model" / "model.json")
         if (split.events["part"] == TEST).any():
-            self._step("evaluate", fitted, self.out / "report", lambda: self._evaluate(model.get(), split))
+            self._step("evaluate", made, self.out / "report", lambda: self._evaluate(model.get(), split))
         elif (self.out / "report" / "report.json").exists():
             shutil.rmtree(self.out / "report")
         lists = self.out / "recs.parquet"
-        self._step("recommend", (*fitted, settings.k), lists, lambda: self._recommend(model.get(), lists))
+        self._step("recommend", (made, settings.k), lists, lambda: self._recommend(model.get(), lists))
         return self.steps
 
     def _is_done(self, name: str, inputs: object, made: Path) -> bool:
