@@ -44,7 +44,8 @@ def standardise(scores: Floats) -> Floats:
     """
     centred = scores - scores.mean(axis=1, keepdims=True)
     spread = np.sqrt(np.einsum("bt,bt->b", centred, centred) / max(scores.shape[1], 1))[:, None]
-    scaled: Floats = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
+    rounding = 1e-6 * np.abs(scores).max(axis=1, keepdims=True, initial=1e-3)
+    scaled: Floats = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > rounding)
     return scaled
 
 
@@ -245,14 +246,17 @@ def _climb(candidates: Candidates, start: Floats, rounds: int = 4) -> Floats:
         before = best
         for place in range(weights.size):
             for value in _steps(weights, place):
+                if value == 0 and place < weights.size - 1 and weights[place] == weights[:-1].sum():
+                    continue  # the last method with a weight keeps it
                 moved = totals + np.float32(value - weights[place]) * features[:, :, place]
                 reached = candidates.ndcg(moved)
                 if reached > best + 1e-5:
                     best, totals, weights[place] = reached, moved, value
         if best <= before + 1e-4:
             break
-    scale = weights[:-1].sum() or 1.0
-    return weights / scale
+    scaled: Floats = weights / weights[:-1].sum()
+    scaled[-1] = min(scaled[-1], BONUSES[-1])
+    return scaled
 
 
 def _steps(weights: Floats, place: int) -> list[float]:
