@@ -1,0 +1,224 @@
+"""The blend: weights that help on validation, none for noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from isthmus.data.sequences import Histories
+from isthmus.model.base import Features, Method, State, TrainingData
+from isthmus.model.blend import BONUSES, COHORTS, ENOUGH, Blend, gather, learn, standardise
+from isthmus.split.cohorts import person_cohorts
+from isthmus.split.task import Task
+from isthmus.types import Bools, Floats, Indices
+
+#: Items 0-4 are the source, 5-44 the target.
+TARGET = np.arange(5, 45, dtype=np.int32)
+T = TARGET.size
+
+
+class Table(Method):
+    """Scores written in a table: the time of a history's first event is its row."""
+
+    defaults: ClassVar = {}
+    grid: ClassVar = {}
+
+    def __init__(self, name: str, table: Floats) -> None:
+        super().__init__()
+        self.name = name  # type: ignore[misc]
+        self.table = table.astype(np.float32)
+        self.target = TARGET
+
+    def score(self, histories: Histories) -> Floats:
+        return self.table[histories.ts[histories.indptr[:-1]]]
+
+    def _fit(self, data: TrainingData, seed: int) -> None: ...
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: State, features: Features) -> None: ...
+
+    def extend(self, features: Features, target: Indices) -> None: ...
+
+
+def world(persons: int, *, cold: int = 0, new: int = 0, seed: int = 0) -> tuple[Task, np.ndarray]:
+    """Return a task in which each person wants one item; the first ``cold`` know the source only. Row b's ts is b."""
+    rng = np.random.default_rng(seed)
+    wanted = rng.integers(0, T, persons)
+    rows = [[int(rng.integers(5))] if b < cold else [int(t) for t in rng.choice(TARGET, 5)] for b in range(persons)]
+    histories = Histories.of(rows)
+    histories.ts[:] = histories.rows
+    cohorts = person_cohorts(histories, TARGET)
+    popularity = np.where(np.arange(T) < new, 0, 7)
+    task = Task(
+        domain="books", part="valid", items=TARGET, persons=np.arange(persons), histories=histories,
+        target_indptr=np.arange(persons + 1), targets=wanted.astype(np.int32), popularity=popularity,
+        train_persons=persons, exclude_seen=False, cohorts=cohorts, item_groups={"new item": popularity == 0},
+    )  # fmt: skip
+    return task, wanted
+
+
+def informed(wanted: np.ndarray, strength: float, seed: int, who: Bools | None = None) -> Floats:
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(wanted.size, T))
+    rows = np.arange(wanted.size) if who is None else np.flatnonzero(who)
+    table[rows, wanted[rows]] += strength
+    return table.astype(np.float32)
+
+
+def rows_of(blend: Blend) -> np.ndarray:
+    return np.array([blend.weights[name] for name in COHORTS])
+
+
+def check_weights(blend: Blend) -> None:
+    assert set(blend.weights) == set(blend.bonus) == set(COHORTS)
+    assert (rows_of(blend) >= 0).all()
+    np.testing.assert_allclose(rows_of(blend).sum(axis=1), 1, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.float32, (3, 6), elements=st.floats(-100, 100, width=32)), st.floats(0.5, 50), st.floats(-9, 9))
+def test_standardised_rows_do_not_depend_on_scale_and_origin(scores: Floats, factor: float, shift: float) -> None:
+    scaled = standardise(scores)
+    spread = scores.std(axis=1) > 1e-2 * np.abs(scores).max(axis=1, initial=1.0)
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled[spread].mean(axis=1), 0, atol=1e-3)
+    np.testing.assert_allclose(scaled[spread].std(axis=1), 1, atol=1e-3)
+    moved = standardise((scores * np.float32(factor) + np.float32(shift)).astype(np.float32))
+    np.testing.assert_allclose(moved[spread], scaled[spread], atol=0.02)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.6931472, 1e-20, -3e7])
+@pytest.mark.parametrize("width", [1, 7, 1001])
+def test_a_constant_row_says_nothing(value: float, width: int) -> None:
+    assert not standardise(np.full((2, width), value, np.float32)).any()
+
+
+def test_learning_finds_the_informative_method_and_drops_noise() -> None:
+    task, wanted = world(800)
+    methods = [
+        Table("noise", informed(wanted, 0.0, 1)), Table("good", informed(wanted, 3.0, 2)),
+        Table("wrong", -informed(wanted, 3.0, 3)),
+    ]  # fmt: skip
+    blend = learn(methods, task)
+    check_weights(blend)
+    assert blend.methods == ("noise", "good", "wrong")
+    assert (rows_of(blend)[:, 1] > 0.9).all()
+    assert (rows_of(blend)[:, [0, 2]] < 0.06).all()
+    assert blend.used(0.1) == [1]
+
+
+def test_two_halves_of_the_truth_share_the_weight_and_beat_each_part() -> None:
+    task, wanted = world(800)
+    methods = [Table("a", informed(wanted, 1.5, 1)), Table("b", informed(wanted, 1.5, 2))]
+    weights = rows_of(learn(methods, task))[2]
+    assert 0.3 < weights[0] < 0.7
+    candidates = gather(methods, task)
+    single = [candidates.ndcg(candidates.scores[:, :, place]) for place in (0, 1)]
+    assert candidates.ndcg(candidates.scores @ weights.astype(np.float32)) > max(single) + 0.05
+
+
+def test_each_kind_of_person_has_its_own_weights_if_frequent_enough() -> None:
+    task, wanted = world(2 * ENOUGH + 100, cold=ENOUGH)
+    cold = task.cohorts["cold person"]
+    methods = [Table("for cold", informed(wanted, 4.0, 1, cold)), Table("for warm", informed(wanted, 4.0, 2, ~cold))]
+    blend = learn(methods, task)
+    check_weights(blend)
+    assert blend.weights["cold person"][0] > 0.8
+    assert blend.weights["warm person"][1] > 0.8
+
+
+def test_a_rare_kind_of_person_uses_the_weights_of_all() -> None:
+    task, wanted = world(ENOUGH + 100, cold=ENOUGH - 200)
+    cold = task.cohorts["cold person"]
+    methods = [Table("for cold", informed(wanted, 4.0, 1, cold)), Table("for warm", informed(wanted, 4.0, 2, ~cold))]
+    blend = learn(methods, task)
+    assert blend.weights["cold person"] == blend.weights["1-3 events"]
+    assert blend.weights["cold person"] != blend.weights["warm person"]
+
+
+def test_new_items_get_a_bonus_only_where_people_want_them() -> None:
+    task, _ = world(600, new=10)
+    wants_new = np.random.default_rng(1).integers(0, 10, 600)
+    loved = Task(**{**vars(task), "targets": wants_new.astype(np.int32)})
+    shunned = Task(**{**vars(task), "targets": (wants_new + 20).astype(np.int32)})
+    for asked, wanted, sign in ((loved, wants_new, 1), (shunned, wants_new + 20, 0)):
+        blend = learn([Table("half", informed(wanted, 1.0, 5))], asked)
+        check_weights(blend)
+        assert (blend.bonus["warm person"] > 0.4) == bool(sign)
+        assert blend.bonus["warm person"] <= max(BONUSES) + 1e-9
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 99))
+def test_weights_are_never_negative_and_sum_to_one(count: int, persons: int, seed: int) -> None:
+    task, wanted = world(persons, cold=persons // 2, new=3, seed=seed)
+    methods = [Table(str(n), informed(wanted, float(n - 2), seed + n)) for n in range(count)]
+    check_weights(learn(methods, task, seed=seed))
+
+
+def test_a_single_method_keeps_its_weight_however_bad() -> None:
+    task, _ = world(60)
+    first = Task(**{**vars(task), "targets": np.zeros(60, np.int32)})
+    worst = np.tile(np.arange(T, dtype=np.float32), (60, 1))
+    blend = learn([Table("worst", worst)], first)
+    assert set(blend.weights.values()) == {(1.0,)}
+
+
+def test_learning_is_repeatable() -> None:
+    task, wanted = world(400, cold=150)
+    methods = [Table(str(n), informed(wanted, n / 2, n)) for n in range(4)]
+    assert learn(methods, task, seed=3) == learn(methods, task, seed=3)
+
+
+def naive_score(blend: Blend, methods: Sequence[Method], histories: Histories, new: Bools) -> np.ndarray:
+    rows = []
+    for row in range(len(histories)):
+        one = histories.take(np.array([row]))
+        own = int(np.isin(one.items, TARGET).sum())
+        cohort = COHORTS[0] if own == 0 else COHORTS[1] if own <= 3 else COHORTS[2]
+        total = blend.bonus.get(cohort, 0.0) * new.astype(np.float64)
+        for weight, method in zip(blend.weights[cohort], methods, strict=True):
+            scores = method.score(one)[0].astype(np.float64)
+            total += weight * (scores - scores.mean()) / scores.std()
+        rows.append(total)
+    return np.array(rows)
+
+
+def test_the_score_is_the_weighted_sum_of_standardised_scores() -> None:
+    task, wanted = world(12, cold=4, new=6)
+    few = task.histories.keep((task.histories.age < 3) | (task.histories.rows > 7))
+    methods = [Table(str(n), informed(wanted, 1.0, n)) for n in range(3)]
+    weights = dict(zip(COHORTS, [(0.2, 0.8, 0.0), (1.0, 0.0, 0.0), (0.1, 0.2, 0.7)], strict=True))
+    blend = Blend(("0", "1", "2"), weights, {"cold person": 0.5, "warm person": 2.0})
+    new = task.item_groups["new item"]
+    found = blend.score(methods, few, new)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, naive_score(blend, methods, few, new), atol=1e-4)
+
+
+def test_leaving_methods_out_keeps_the_proportions_of_the_rest() -> None:
+    weights = dict(zip(COHORTS, [(0.2, 0.3, 0.5), (1.0, 0.0, 0.0), (0.1, 0.2, 0.7)], strict=True))
+    left = Blend(("a", "b", "c"), weights, {"cold person": 1.0}).without(["a"])
+    assert left.weights["cold person"] == pytest.approx((0, 0.375, 0.625))
+    assert left.weights["1-3 events"] == (0, 0, 0)
+    assert not left.bonus
+
+
+def test_candidates_hold_the_best_of_every_method_without_what_was_seen() -> None:
+    task, wanted = world(9)
+    asked = Task(**{**vars(task), "exclude_seen": True})
+    methods = [Table("a", informed(wanted, 9.0, 1)), Table("b", informed(wanted, 0.0, 2))]
+    found = gather(methods, asked, block=4)
+    seen_targets = asked.unreachable
+    assert found.right.sum() == 9 - seen_targets
+    assert found.real.sum(axis=1).tolist() == [T - len({*asked.histories.take(np.array([b])).items}) for b in range(9)]
+    np.testing.assert_array_equal(gather(methods, asked).scores, found.scores)
+    assert found.ideal == pytest.approx(np.ones(9))
