@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from isthmus.encode.template import Template
-from isthmus.encode.text import TextEncoder, TextSettings, batches
+from isthmus.encode.text import TextEncoder, TextSettings, batches, one_core_each
 from isthmus.encode.weights import folder_fingerprint, is_causal, locate
 from isthmus.errors import ArtefactError, NotFoundError
 
@@ -219,6 +219,35 @@ def test_a_hub_name_is_fetched_once_and_read_as_a_folder(
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(tiny["bert"]))
     assert TextEncoder("org/model", settings=FLOAT32).encode_texts(["tea"]).shape == (1, 16)
     assert asked == ["org/model"]
+
+
+def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was(tiny: dict[str, Path]) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    encoder = TextEncoder(str(tiny["bert"]), settings=FLOAT32.model_copy(update={"batch_tokens": 8}))
+    try:
+        torch.set_num_threads(1)
+        alone = encoder.encode_texts(TEXTS)
+        torch.set_num_threads(3)
+        together = encoder.encode_texts(TEXTS)
+        assert torch.get_num_threads() == 3
+        with one_core_each(5) as pool:
+            assert pool is not None
+            assert list(pool.map(lambda _: torch.get_num_threads(), range(5))) == [1] * 5
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(alone, together, atol=1e-6)
+
+
+def test_a_caller_that_stops_leaves_no_thread_behind(tiny: dict[str, Path]) -> None:
+    import threading
+
+    before = threading.active_count()
+    stream = TextEncoder(str(tiny["bert"]), settings=FLOAT32.model_copy(update={"batch_tokens": 8})).stream(TEXTS * 20)
+    next(stream)
+    stream.close()
+    assert threading.active_count() <= before
 
 
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

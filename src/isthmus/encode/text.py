@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -28,6 +30,8 @@ Pooling = Literal["auto", "mean", "last", "cls"]
 
 #: Texts tokenised and sorted by length together: bounds memory, and leaves little padding.
 BLOCK: Final = 65_536
+#: More threads than this wait for the interpreter rather than for the cores.
+MOST_WORKERS: Final = 16
 _POOLING: Final = {"mean": "mean", "last": "lasttoken", "cls": "cls"}
 
 
@@ -39,7 +43,7 @@ class TextSettings(Settings):
     max_tokens : int, optional
         Longest text in tokens, at most what the model was made for (the default).
     batch_tokens : int
-        Tokens of one batch, padding included.
+        Tokens of one batch, padding included: few enough that a core works in its cache.
     precision : {"auto", "float32", "bfloat16"}
         Of weights and sums inside the model; ``auto`` takes bfloat16 where the processor computes in it.
     pooling : {"auto", "mean", "last", "cls"}
@@ -50,7 +54,7 @@ class TextSettings(Settings):
     """
 
     max_tokens: int | None = None
-    batch_tokens: int = 4096
+    batch_tokens: int = 1024
     precision: Precision = "auto"
     pooling: Pooling = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -136,8 +140,10 @@ class TextEncoder:
             tokens = self._tokens(block)
             lengths = np.array([len(row) for row in tokens], dtype=np.int64)
             lengths[[not text for text in block]] = 0
-            for places in batches(lengths, self.settings.batch_tokens):
-                yield places + start, self._forward([tokens[place] for place in places.tolist()])
+            found = list(batches(lengths, self.settings.batch_tokens))
+            work = ([tokens[place] for place in places.tolist()] for places in found)
+            for places, vectors in zip(found, self._forward_all(work, len(found)), strict=True):
+                yield places + start, vectors
             empty = np.flatnonzero(lengths == 0)
             if empty.size:
                 yield empty + start, np.zeros((empty.size, self.dim), dtype=np.float32)
@@ -180,6 +186,11 @@ class TextEncoder:
         )["input_ids"]
         return rows
 
+    def _forward_all(self, work: Iterable[list[list[int]]], n: int) -> Iterator[Floats]:
+        """Yield the vectors of ``n`` batches in order, several at a time on a CPU: one core reads one batch."""
+        with one_core_each(1 if self._device != "cpu" else n) as pool:
+            yield from map(self._forward, work) if pool is None else pool.map(self._forward, work)
+
     def _forward(self, tokens: list[list[int]]) -> Floats:
         """Return (len(tokens), D) float32: the model, then its own pooling and further modules in float32."""
         import torch
@@ -211,6 +222,39 @@ def batches(lengths: Ints, batch_tokens: int) -> Iterator[Ints]:
         stop = start + max(1, batch_tokens // int(lengths[order[start]]))
         yield order[start:stop]
         start = stop
+
+
+@contextmanager
+def one_core_each(n: int) -> Iterator[ThreadPoolExecutor | None]:
+    """Yield threads for ``n`` pieces of work in which torch uses one core each; None if one thread serves as well.
+
+    Cores that share one small batch spend much of their time waiting for each other; with a batch each they do not.
+    The caller's own number of threads stays as it is, and what is waiting when the caller stops is dropped.
+    """
+    import torch
+
+    cores = torch.get_num_threads()
+    workers = min(cores, n, MOST_WORKERS)
+    if workers < 2:
+        yield None
+        return
+    ready = Barrier(workers + 1)
+    pool = ThreadPoolExecutor(workers, initializer=_use_one_core)
+    try:
+        for _ in range(workers):
+            pool.submit(ready.wait)
+        ready.wait()
+        torch.set_num_threads(cores)
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _use_one_core() -> None:
+    import torch
+
+    torch.get_num_threads()  # a thread's first call takes over the process's number, so it must come before ours
+    torch.set_num_threads(1)
 
 
 def _padded(tokens: list[list[int]], device: str) -> dict[str, torch.Tensor]:
