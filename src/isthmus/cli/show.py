@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,6 +33,8 @@ def _set_verbose(asked: bool) -> bool:
     return asked
 
 
+#: The words of ``isthmus.types.Protocol``, written here because that module loads NumPy and ``--help`` must not.
+Protocol = Literal["time", "leave-last"]
 #: Flags that every verb has.
 Json = Annotated[bool, typer.Option("--json", callback=_set_json, is_eager=True, help="Machine-readable output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_set_verbose, is_eager=True, help="Say more.")]

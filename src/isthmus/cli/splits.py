@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isthmus.cli.show import Json, Verbose, facts, put_json, say, table, wants_json
+from isthmus.cli.show import Json, Protocol, Verbose, facts, put_json, say, table, wants_json
 from isthmus.errors import InputError, LeakError
-from isthmus.types import Protocol
 
 if TYPE_CHECKING:
     from isthmus.split.temporal import HeldOut

@@ -10,8 +10,7 @@ import typer
 from isthmus.cli.judge import show
 from isthmus.cli.learn import Budget, Methods, Model, Target, split_words
 from isthmus.cli.lists import Length
-from isthmus.cli.show import Json, Verbose, put_json, say, wants_json
-from isthmus.types import Protocol
+from isthmus.cli.show import Json, Protocol, Verbose, put_json, say, wants_json
 
 if TYPE_CHECKING:
     from isthmus.pipeline.steps import Step
