@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Features, Method, State, TrainingData
-from isthmus.model.blend import BONUSES, COHORTS, ENOUGH, Blend, gather, learn, standardise
+from isthmus.model.blend import BONUSES, COHORTS, ENOUGH, TOLERATED, Blend, gather, learn, standardise
 from isthmus.split.cohorts import person_cohorts
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats, Indices
@@ -78,7 +78,7 @@ def rows_of(blend: Blend) -> np.ndarray:
 
 
 def check_weights(blend: Blend) -> None:
-    assert set(blend.weights) == set(blend.bonus) == set(COHORTS)
+    assert set(blend.weights) == set(COHORTS)
     assert (rows_of(blend) >= 0).all()
     np.testing.assert_allclose(rows_of(blend).sum(axis=1), 1, atol=1e-9)
 
@@ -112,7 +112,6 @@ def test_learning_finds_the_informative_method_and_drops_noise() -> None:
     assert blend.methods == ("noise", "good", "wrong")
     assert (rows_of(blend)[:, 1] > 0.9).all()
     assert (rows_of(blend)[:, [0, 2]] < 0.06).all()
-    assert blend.used(0.1) == [1]
 
 
 def test_two_halves_of_the_truth_share_the_weight_and_beat_each_part() -> None:
@@ -126,7 +125,7 @@ def test_two_halves_of_the_truth_share_the_weight_and_beat_each_part() -> None:
 
 
 def test_each_kind_of_person_has_its_own_weights_if_frequent_enough() -> None:
-    task, wanted = world(2 * ENOUGH + 100, cold=ENOUGH)
+    task, wanted = world(700, cold=300)
     cold = task.cohorts["cold person"]
     methods = [Table("for cold", informed(wanted, 4.0, 1, cold)), Table("for warm", informed(wanted, 4.0, 2, ~cold))]
     blend = learn(methods, task)
@@ -136,7 +135,7 @@ def test_each_kind_of_person_has_its_own_weights_if_frequent_enough() -> None:
 
 
 def test_a_rare_kind_of_person_uses_the_weights_of_all() -> None:
-    task, wanted = world(ENOUGH + 100, cold=ENOUGH - 200)
+    task, wanted = world(300, cold=ENOUGH - 1)
     cold = task.cohorts["cold person"]
     methods = [Table("for cold", informed(wanted, 4.0, 1, cold)), Table("for warm", informed(wanted, 4.0, 2, ~cold))]
     blend = learn(methods, task)
@@ -152,8 +151,23 @@ def test_new_items_get_a_bonus_only_where_people_want_them() -> None:
     for asked, wanted, sign in ((loved, wants_new, 1), (shunned, wants_new + 20, 0)):
         blend = learn([Table("half", informed(wanted, 1.0, 5))], asked)
         check_weights(blend)
-        assert (blend.bonus["warm person"] > 0.4) == bool(sign)
-        assert blend.bonus["warm person"] <= max(BONUSES) + 1e-9
+        assert (blend.bonus > 0.4) == bool(sign)
+        assert blend.bonus in BONUSES
+
+
+def test_new_items_speak_louder_only_as_long_as_the_rest_loses_next_to_nothing() -> None:
+    task, wanted = world(600, new=10)
+    reader = Table("reader", informed(wanted, 3.0, 5))
+    reader.inductive = True  # type: ignore[misc]
+    crowd = Table("crowd", informed(wanted, 3.0, 6) * (wanted >= 10)[:, None])
+    blend = learn([reader, crowd], task)
+    candidates = gather([reader, crowd], task)
+    plain = candidates.ndcg(candidates.scores @ np.array(blend.weights["warm person"], np.float32))
+    scores = blend.score([reader, crowd], task.histories, task.item_groups["new item"])
+    rank = 1 + (scores > scores[np.arange(600), wanted][:, None]).sum(axis=1)
+    reached = float(np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean())
+    assert blend.louder > 1 or blend.bonus > 0
+    assert reached >= (1 - TOLERATED) * plain - 1e-6
 
 
 @settings(max_examples=15, deadline=None)
@@ -184,10 +198,11 @@ def naive_score(blend: Blend, methods: Sequence[Method], histories: Histories, n
         one = histories.take(np.array([row]))
         own = int(np.isin(one.items, TARGET).sum())
         cohort = COHORTS[0] if own == 0 else COHORTS[1] if own <= 3 else COHORTS[2]
-        total = blend.bonus.get(cohort, 0.0) * new.astype(np.float64)
+        total = blend.bonus * new.astype(np.float64)
         for weight, method in zip(blend.weights[cohort], methods, strict=True):
             scores = method.score(one)[0].astype(np.float64)
-            total += weight * (scores - scores.mean()) / scores.std()
+            louder = np.where(new & method.inductive, blend.louder, 1.0)
+            total += weight * louder * (scores - scores.mean()) / scores.std()
         rows.append(total)
     return np.array(rows)
 
@@ -197,7 +212,8 @@ def test_the_score_is_the_weighted_sum_of_standardised_scores() -> None:
     few = task.histories.keep((task.histories.age < 3) | (task.histories.rows > 7))
     methods = [Table(str(n), informed(wanted, 1.0, n)) for n in range(3)]
     weights = dict(zip(COHORTS, [(0.2, 0.8, 0.0), (1.0, 0.0, 0.0), (0.1, 0.2, 0.7)], strict=True))
-    blend = Blend(("0", "1", "2"), weights, {"cold person": 0.5, "warm person": 2.0})
+    methods[1].inductive = True  # type: ignore[misc]
+    blend = Blend(("0", "1", "2"), weights, louder=3.0, bonus=0.5)
     new = task.item_groups["new item"]
     found = blend.score(methods, few, new)
     assert found.dtype == np.float32
@@ -206,10 +222,10 @@ def test_the_score_is_the_weighted_sum_of_standardised_scores() -> None:
 
 def test_leaving_methods_out_keeps_the_proportions_of_the_rest() -> None:
     weights = dict(zip(COHORTS, [(0.2, 0.3, 0.5), (1.0, 0.0, 0.0), (0.1, 0.2, 0.7)], strict=True))
-    left = Blend(("a", "b", "c"), weights, {"cold person": 1.0}).without(["a"])
+    left = Blend(("a", "b", "c"), weights, 2.0, 1.0).without(["a"])
     assert left.weights["cold person"] == pytest.approx((0, 0.375, 0.625))
     assert left.weights["1-3 events"] == (0, 0, 0)
-    assert not left.bonus
+    assert (left.louder, left.bonus) == (1.0, 0.0)
 
 
 def test_candidates_hold_the_best_of_every_method_without_what_was_seen() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
 import numpy as np
 
 from isthmus.data.sequences import Histories
-from isthmus.evaluate.ranks import top_k
+from isthmus.evaluate.ranks import Doubles, top_k
 from isthmus.model.base import Method
 from isthmus.rng import generator
 from isthmus.split.cohorts import FEW, person_cohorts
@@ -21,12 +21,17 @@ COHORTS: Final = ("cold person", f"1-{FEW} events", "warm person")
 #: Items of each method's validation lists that take part in learning.
 CANDIDATES: Final = 100
 #: A kind of person with fewer validation persons than this uses the weights of all.
-ENOUGH: Final = 300
+ENOUGH: Final = 60
 #: Steps of the ascent: a weight becomes this many times itself, or this share of the largest.
 FACTORS: Final = (0.0, 0.5, 0.8, 1.25, 2.0)
 SHARES: Final = (0.1, 0.3)
-#: Extra scores for new items that the ascent may try, in standard deviations of the blend.
-BONUSES: Final = (0.0, 0.5, 1.0, 2.0)
+#: Powers of the methods' own NDCG that the ascent may start from: 0 is equal weights, the last nearly the best alone.
+POWERS: Final = (0.0, 1.0, 2.0, 4.0, 16.0)
+#: How much louder the texts of new items may speak, and what is added to their scores.
+LOUDER: Final = (1.0, 2.0, 4.0, 8.0)
+BONUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
+#: Share of the NDCG of all targets that may be given up for new items.
+TOLERATED: Final = 0.01
 #: Learning is repeated on this many random halves of the validation persons, and the weights averaged.
 BAGS: Final = 6
 
@@ -59,13 +64,15 @@ class Blend:
         Names, ``M``.
     weights : mapping of str to tuple of float
         Weights (M,) of each kind of person in :data:`COHORTS`, not negative, of sum 1.
-    bonus : mapping of str to float
-        What is added to the score of an item without any training event.
+    louder, bonus : float
+        A new item (one without any training event) has ``louder`` times the weight on methods that read, plus
+        ``bonus``: what no other method can say about it.
     """
 
     methods: tuple[str, ...]
     weights: Mapping[str, tuple[float, ...]]
-    bonus: Mapping[str, float] = field(default_factory=dict)
+    louder: float = 1.0
+    bonus: float = 0.0
 
     def score(self, methods: Sequence[Method], histories: Histories, new: Bools) -> Floats:
         """Return the weighted sum of standardised scores, (B, T) float32.
@@ -82,14 +89,17 @@ class Blend:
         cohorts = person_cohorts(histories, methods[0].target)
         flags = np.stack([cohorts[name] for name in COHORTS], axis=1).astype(np.float32)
         weights = flags @ np.array([self.weights[name] for name in COHORTS], np.float32)
-        bonus = flags @ np.array([self.bonus.get(name, 0.0) for name in COHORTS], np.float32)
-        total = bonus[:, None] * new.astype(np.float32)[None, :]
+        total = np.zeros((len(histories), new.size), np.float32)
+        total[:, new] = self.bonus
         for place, method in enumerate(methods):
             rows = np.flatnonzero(weights[:, place])
             if rows.size == 0:
                 continue
             some = histories if rows.size == len(histories) else histories.take(rows)
-            total[rows] += weights[rows, place][:, None] * standardise(method.score(some))
+            scores = weights[rows, place][:, None] * standardise(method.score(some))
+            if method.inductive:
+                scores[:, new] *= np.float32(self.louder)
+            total[rows] += scores
         return total
 
     def without(self, methods: Sequence[str]) -> Blend:
@@ -98,11 +108,6 @@ class Blend:
         table = {cohort: np.array(row) * kept for cohort, row in self.weights.items()}
         scaled = {cohort: tuple((row / (row.sum() or 1.0)).tolist()) for cohort, row in table.items()}
         return Blend(self.methods, scaled)
-
-    def used(self, floor: float = 0.005) -> list[int]:
-        """Return the places of the methods that any kind of person gives more than ``floor``."""
-        table = np.array(list(self.weights.values()))
-        return [int(place) for place in np.flatnonzero(table.max(axis=0) > floor)]
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,9 @@ def _gather(methods: Sequence[Method], task: Task, new: Bools, start: int, stop:
         masked = own.copy()
         if task.exclude_seen:
             masked[seen] = -np.inf
-        listed[_top(masked)] = True
+        listed[_top(masked, CANDIDATES)] = True
+        if method.inductive and new.any():
+            listed[_top(np.where(new, masked, -np.inf), CANDIDATES // 4)] = True
     chosen = _pad(listed)
     places = np.maximum(chosen, 0)
     right = np.zeros(listed.shape, dtype=bool)
@@ -189,9 +196,9 @@ def _gather(methods: Sequence[Method], task: Task, new: Bools, start: int, stop:
     )
 
 
-def _top(scores: Floats) -> tuple[Ints, Indices]:
+def _top(scores: Floats, k: int) -> tuple[Ints, Indices]:
     """Return (rows, columns) of the best items of each row, as far as they can be listed."""
-    best = top_k(scores, min(CANDIDATES, scores.shape[1]))
+    best = top_k(scores, min(k, scores.shape[1]))
     rows, places = np.nonzero(best >= 0)
     return rows, best[rows, places]
 
@@ -208,60 +215,90 @@ def _pad(listed: Bools) -> Ints:
 def learn(methods: Sequence[Method], task: Task, *, seed: int = 0) -> Blend:
     """Return the blend with the best NDCG@10 on ``task``, which must be validation.
 
-    For all persons, then for each kind of person that is frequent enough, weights climb from equal ones by coordinate
-    ascent on each of several random halves of the persons; the halves' weights are averaged, which keeps a small
-    validation set from being fitted too closely (bagging; Breiman, Machine Learning 24, 1996).
+    Weights climb by coordinate ascent on each of several random halves of the persons and are averaged, which keeps
+    a small validation set from being fitted too closely (bagging; Breiman, Machine Learning 24, 1996). A kind of
+    person gets weights of its own if they do better on the halves they were not learned from. Last, new items get
+    a voice: as loud as gains most for them while all targets together lose at most :data:`TOLERATED`.
     """
     candidates = gather(methods, task)
     names = tuple(method.name for method in methods)
-    start = np.full(len(names) + 1, 1 / len(names))
-    start[-1] = 0.0
-    everybody = _bagged(candidates, start, generator(seed, "blend"))
-    weights, bonus = {}, {}
+    everybody, _ = _bagged(candidates, _start(candidates), generator(seed, "blend"))
+    weights = {}
     for cohort in COHORTS:
-        persons = task.cohorts[cohort]
-        enough = int(persons.sum()) >= ENOUGH
-        own = _bagged(candidates.take(persons), everybody, generator(seed, "blend", cohort)) if enough else everybody
-        weights[cohort], bonus[cohort] = tuple(own[:-1].tolist()), float(own[-1])
-    return Blend(names, weights, bonus)
+        own = everybody
+        if int(task.cohorts[cohort].sum()) >= ENOUGH:
+            some = candidates.take(task.cohorts[cohort])
+            found, gain = _bagged(some, everybody, generator(seed, "blend", cohort))
+            own = found if gain > 0 else everybody
+        weights[cohort] = tuple(own.tolist())
+    louder, bonus = _voice(candidates, methods, task, weights)
+    return Blend(names, weights, louder, bonus)
 
 
-def _bagged(candidates: Candidates, start: Floats, rng: np.random.Generator) -> Floats:
-    """Return the mean of the best weights on random halves, (M + 1,): M weights of sum 1 and the new-item bonus."""
+def _start(candidates: Candidates) -> Doubles:
+    """Return the weights to climb from, (M,): a power of each method's own NDCG@10, the best of a few powers."""
+    alone = np.array([candidates.ndcg(candidates.scores[:, :, m]) for m in range(candidates.scores.shape[2])])
+    rising = [np.maximum(alone / max(alone.max(), 1e-12), 1e-3) ** power for power in POWERS]
+    shares = [row / row.sum() for row in rising]
+    return max(shares, key=lambda row: candidates.ndcg(candidates.scores @ row.astype(np.float32)))
+
+
+def _bagged(candidates: Candidates, start: Doubles, rng: np.random.Generator) -> tuple[Doubles, float]:
+    """Return the mean of the best weights on random halves, (M,) of sum 1, and their mean gain on the other halves."""
     persons = candidates.real.shape[0]
-    found = []
+    found, gains = [], []
     for _ in range(BAGS):
-        half = np.sort(rng.permutation(persons)[: max(persons // 2, min(persons, 50))])
-        found.append(_climb(candidates.take(half), start))
-    return np.asarray(np.mean(found, axis=0), dtype=np.float64)
+        order = rng.permutation(persons)
+        middle = max(persons // 2, 1)
+        best = _climb(candidates.take(np.sort(order[:middle])), start)
+        found.append(best)
+        other = candidates.take(np.sort(order[middle:])) if persons > 1 else candidates
+        moved, stayed = (other.ndcg(other.scores @ row.astype(np.float32)) for row in (best, start))
+        gains.append(moved - stayed)
+    return np.asarray(np.mean(found, axis=0)), float(np.mean(gains))
 
 
-def _climb(candidates: Candidates, start: Floats, rounds: int = 4) -> Floats:
-    """Return the weights that coordinate ascent on NDCG@10 ends at, from ``start`` (M + 1,)."""
+def _climb(candidates: Candidates, start: Doubles, rounds: int = 4) -> Doubles:
+    """Return the weights (M,) of sum 1 that coordinate ascent on NDCG@10 ends at."""
     weights = start.copy()
-    features = np.concatenate([candidates.scores, candidates.new[:, :, None].astype(np.float32)], axis=2)
-    totals = np.asarray(features @ weights.astype(np.float32))
+    totals = candidates.scores @ weights.astype(np.float32)
     best = candidates.ndcg(totals)
     for _ in range(rounds):
         before = best
         for place in range(weights.size):
-            for value in _steps(weights, place):
-                if value == 0 and place < weights.size - 1 and weights[place] == weights[:-1].sum():
+            largest = float(weights.max())
+            for value in [f * float(weights[place]) for f in FACTORS] + [share * largest for share in SHARES]:
+                if value == 0 and weights[place] == weights.sum():
                     continue  # the last method with a weight keeps it
-                moved = totals + np.float32(value - weights[place]) * features[:, :, place]
+                moved = totals + np.float32(value - weights[place]) * candidates.scores[:, :, place]
                 reached = candidates.ndcg(moved)
                 if reached > best + 1e-5:
                     best, totals, weights[place] = reached, moved, value
         if best <= before + 1e-4:
             break
-    scaled: Floats = weights / weights[:-1].sum()
-    scaled[-1] = min(scaled[-1], BONUSES[-1])
+    scaled: Doubles = weights / weights.sum()
     return scaled
 
 
-def _steps(weights: Floats, place: int) -> list[float]:
-    """Return the values to try for one weight."""
-    if place == weights.size - 1:
-        return [bonus * float(weights[:-1].sum()) for bonus in BONUSES]
-    largest = float(weights[:-1].max())
-    return [factor * float(weights[place]) for factor in FACTORS] + [share * largest for share in SHARES]
+def _voice(
+    candidates: Candidates, methods: Sequence[Method], task: Task, weights: Mapping[str, tuple[float, ...]]
+) -> tuple[float, float]:
+    """Return how much louder new items' texts speak, and their bonus."""
+    fresh = candidates.right & candidates.new
+    if not fresh.any():
+        return 1.0, 0.0
+    rows = np.stack([task.cohorts[name] for name in COHORTS], axis=1) @ np.array([weights[name] for name in COHORTS])
+    parts = candidates.scores * rows[:, None, :].astype(np.float32)
+    reads = np.array([method.inductive for method in methods])
+    said, read = parts.sum(axis=2), parts[:, :, reads].sum(axis=2)
+    some = np.flatnonzero(fresh.any(axis=1))
+    only = replace(candidates, right=fresh, ideal=np.ones_like(candidates.ideal)).take(some)
+    floor = (1 - TOLERATED) * candidates.ndcg(said)
+    best, reached = (1.0, 0.0), only.ndcg(said[some])
+    for louder in LOUDER:
+        for bonus in BONUSES:
+            totals = said + candidates.new * ((np.float32(louder) - 1) * read + np.float32(bonus))
+            gain = only.ndcg(totals[some])
+            if gain > reached and candidates.ndcg(totals) >= floor:
+                best, reached = (louder, bonus), gain
+    return best

@@ -29,9 +29,9 @@ class CoOccurrence(ItemToItem):
     defaults: ClassVar[Settings] = {
         "window": 10,
         "near": 0.8,
-        "norm": 0.5,
+        "norm": 0.3,
         "shrink": 1.0,
-        "decay": 0.8,
+        "decay": 0.7,
         "sources": True,
     }
     grid: ClassVar = {"sources": (True, False), "norm": (0.3, 0.5), "decay": (0.7, 0.5, 0.9, 1.0)}

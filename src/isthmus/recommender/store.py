@@ -130,7 +130,8 @@ def _write_target(folder: Path, place: int, target: Target) -> Json:
         "domain": target.domain,
         "methods": [{"name": method.name, "settings": method.settings} for method in target.methods],
         "weights": {cohort: list(row) for cohort, row in target.blend.weights.items()},
-        "bonus": dict(target.blend.bonus),
+        "louder": target.blend.louder,
+        "bonus": target.blend.bonus,
         "log": target.log,
         "valid": target.valid,
     }
@@ -150,7 +151,12 @@ def _read_target(path: Path, place: int, said: Json, n_items: int, features: Fea
         arrays["items"],
         arrays["new"],
         methods,
-        Blend(tuple(method.name for method in methods), weights, cast("dict[str, float]", said["bonus"])),
+        Blend(
+            tuple(method.name for method in methods),
+            weights,
+            cast("float", said["louder"]),
+            cast("float", said["bonus"]),
+        ),
         cast("list[Json]", said["log"]),
         cast("dict[str, float]", said["valid"]),
     )
