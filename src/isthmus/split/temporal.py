@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, cast
 
+import numpy as np
 import polars as pl
 
 from isthmus.data.corpus import Corpus
@@ -19,6 +20,7 @@ from isthmus.types import PARTS, Protocol
 
 FORMAT: Final = 1
 CARD: Final = "split.json"
+COLUMNS: Final = ("person", "item", "weight", "value", "ts", "part")
 TRAIN, VALID, TEST, CONTEXT = range(len(PARTS))
 
 
@@ -144,12 +146,14 @@ class Split:
         content = read_json(path / CARD, what="split")
         if content.get("format") != FORMAT:
             raise ArtefactError(f"split format {content.get('format')}, this version reads {FORMAT}", where=path)
-        card = cast("Json", content["card"])
-        corpus = Corpus.open(path / str(content["corpus_path"]))
-        if corpus.fingerprint != card["fingerprint"]:
+        card, where = content.get("card"), content.get("corpus_path")
+        if not isinstance(card, dict) or not isinstance(where, str):
+            raise ArtefactError("split.json is damaged", where=path, fix="split it again")
+        corpus = Corpus.open(path / where)
+        if corpus.fingerprint != card.get("fingerprint"):
             raise ArtefactError("the corpus was changed after this split", where=path, fix="split it again")
         try:
-            events = pl.read_parquet(path / "events.parquet")
+            events = pl.read_parquet(path / "events.parquet").select(COLUMNS)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise ArtefactError(f"events.parquet is damaged: {error}", where=path, fix="split it again") from error
         return cls(corpus, events, card)
@@ -161,6 +165,9 @@ class Split:
     def few_shot(self, domain: str, *, keep: int, share: float, seed: int) -> Split:
         """Return a split in which a random share of the persons kept only their newest events of one domain.
 
+        A chosen person is asked about the domain in one part only, drawn where both have events of it: else the
+        validation events would be known when test is predicted, and nobody would be cold there.
+
         Parameters
         ----------
         domain : str
@@ -171,15 +178,27 @@ class Split:
             Share of the persons that are chosen, in (0, 1].
         seed : int
             Which persons.
+
+        Raises
+        ------
+        InputError
+            ``keep`` below 0 or an impossible share.
         """
         self.corpus.require_domain(domain)
-        persons = generator(seed, "few-shot", domain).random(len(self.corpus.persons)) < share
-        chosen = pl.Series("chosen", persons)
+        if keep < 0 or not 0 < share <= 1:
+            raise InputError(f"keep {keep} and share {share} are impossible", fix="keep from 0, share in (0, 1]")
+        rng = generator(seed, "few-shot", domain)
+        chosen = pl.Series(rng.random(len(self.corpus.persons)) < share)
+        other = pl.Series(np.where(rng.random(len(self.corpus.persons)) < 0.5, VALID, TEST))
+        part, mine = pl.col("part"), pl.col("mine")
         events = self.events.with_columns(
-            inside=(self._domains() == domain) & chosen.gather(self.events["person"]) & (self.events["part"] == TRAIN)
+            mine=(self._domains() == domain) & chosen.gather(self.events["person"]),
+            other=other.gather(self.events["person"]),
         )
-        newest = pl.when("inside").then(pl.col("inside").reverse().cum_sum().reverse().over("person")).otherwise(0)
-        events = events.filter(newest <= keep).drop("inside")
+        both = ((mine & (part == VALID)).any() & (mine & (part == TEST)).any()).over("person")
+        place = (mine & (part == TRAIN)).reverse().cum_sum().reverse().over("person")
+        unasked = mine & both & (part == pl.col("other"))
+        events = events.filter(~unasked & ~(mine & (part == TRAIN) & (place > keep))).drop("mine", "other")
         card = {**self.card, "few-shot": {"domain": domain, "keep": keep, "share": share, "seed": seed}}
         return Split(self.corpus, events, {**card, **_counts(events)})
 
