@@ -214,12 +214,16 @@ class Recommender:
         Raises
         ------
         DataError
-            An item is known already, or belongs to a domain that the model does not serve.
+            An item is known already.
+        NotFoundError
+            No known item is in the domain of a new one.
         """
         new = conform("items", items, where="new items")
         known = new.join(self.items, on=["platform", "item"], how="semi")
         if known.height:
             raise DataError(f"{known.height} item(s) are known already, first {known['item'][0]}", where="new items")
+        for domain in new["domain"].unique().sort():
+            self._require_known(domain)
         read = self.content.readers.read(new)
         features = stack(self.features, read)
         table = pl.concat([self.items, new])
@@ -240,6 +244,12 @@ class Recommender:
             )
         return self.targets[domain]
 
+    def _require_known(self, domain: str) -> None:
+        known = self.items["domain"].unique().sort().to_list()
+        if domain not in known:
+            hint = nearest(domain, known)
+            raise NotFoundError(f"no domain '{domain}'{hint}", where="new items", fix=f"domains: {', '.join(known)}")
+
     def _find(self, platform: str, item: str) -> int:
         found = np.flatnonzero(((self.items["platform"] == platform) & (self.items["item"] == item)).to_numpy())
         if found.size == 0:
@@ -252,7 +262,7 @@ class Recommender:
         histories = Histories.from_frame(people.events, persons)
         tables = []
         with progress(f"recommend {domain}", persons.size) as advance:
-            for start in range(0, persons.size, BLOCK):
+            for start in range(0, max(persons.size, 1), BLOCK):
                 some = histories.take(np.arange(start, min(start + BLOCK, persons.size)))
                 scores = target.blend.score(target.methods, some, target.new)
                 if exclude_seen:

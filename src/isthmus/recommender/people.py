@@ -28,10 +28,12 @@ class People:
 
     @classmethod
     def of(cls, split: Split) -> People:
-        """Return everybody of a split, with all events but those of the test part."""
+        """Return everybody of a split with any event, and all events but those of the test part."""
         corpus = split.corpus
         persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")
-        accounts = corpus.identities.join(persons, on="person", maintain_order="left")
+        active = corpus.identities.join(corpus.events, on=["platform", "user"], how="semi")
+        here = corpus.identities.join(active, on="person", how="semi", maintain_order="left")
+        accounts = here.join(persons, on="person", maintain_order="left")
         return cls(
             accounts.select("platform", "user", person="index"),
             split.known(TEST).select("person", "item", "weight", "ts"),
