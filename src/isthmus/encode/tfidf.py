@@ -26,6 +26,9 @@ _UNSPACED: Final = "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u
 _TOKEN: Final = re.compile(f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}]+")
 _FIRST_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
 
+#: Below this many texts a frequent word may still be what sets a taste apart.
+_MANY: Final = 1000
+
 Counts: TypeAlias = sparse.csr_matrix
 
 
@@ -40,6 +43,9 @@ class TfidfSettings(Settings):
         Share of the character n-grams in the cosine of two texts, in [0, 1]; words have the rest.
     min_df : int
         Features in fewer texts are dropped.
+    max_df : float
+        Features in a larger share of the texts are dropped where there are 1,000 texts or more: they tell little
+        apart, and the cost of comparing texts grows with the square of this share.
     max_features : int
         Of words, and of n-grams, so many at most: those in most texts.
     """
@@ -47,6 +53,7 @@ class TfidfSettings(Settings):
     ngrams: tuple[int, int] = (3, 4)
     char_weight: float = Field(default=0.3, ge=0.0, le=1.0)
     min_df: int = Field(default=2, ge=1)
+    max_df: float = Field(default=0.2, gt=0.0, le=1.0)
     max_features: int = Field(default=200_000, ge=1)
 
 
@@ -220,8 +227,9 @@ def _count(texts: list[str], analyzer: Callable[[str], list[str]]) -> tuple[list
 def _kept(names: Sequence[str], counts: Counts, settings: TfidfSettings) -> tuple[list[str], NDArray[np.int64]]:
     """Return the features that enough texts have, sorted by name, and how many texts have each."""
     texts_with = np.bincount(counts.indices, minlength=len(names)).astype(np.int64)
-    strongest = np.argsort(-texts_with, kind="stable")[: settings.max_features]
-    kept = np.sort(strongest[texts_with[strongest] >= settings.min_df])
+    most = settings.max_df * counts.shape[0] if counts.shape[0] >= _MANY else counts.shape[0]
+    allowed = np.flatnonzero((texts_with >= settings.min_df) & (texts_with <= most))
+    kept = np.sort(allowed[np.argsort(-texts_with[allowed], kind="stable")[: settings.max_features]])
     return [names[place] for place in kept.tolist()], texts_with[kept]
 
 
