@@ -18,7 +18,9 @@ from isthmus.data.simulate.worlds import World
 from isthmus.errors import ArtefactError, DataError, InputError, NotFoundError
 from isthmus.evaluate.protocol import judge
 from isthmus.recommender import Recommender, System
+from isthmus.recommender.readers import vocabulary
 from isthmus.split.cohorts import build_task
+from isthmus.split.leaks import audit_vocabulary
 from isthmus.split.temporal import TEST, Split
 from isthmus.testing import check_system
 from isthmus.train.fit import FitSettings
@@ -209,6 +211,15 @@ def test_new_items_may_be_in_new_histories(twin: tuple[Split, Recommender]) -> N
     log = pl.DataFrame({"platform": ["north"], "user": ["n"], "item": ["fresh"]})
     lists = recommender.add_items(copy).recommend(users(("north", "n")), events=log, k=3)
     assert lists.height == 3
+
+
+def test_the_vocabulary_has_no_word_of_test_items() -> None:
+    log = [("shop", f"u{n % 5}", f"i{n // 2}", float(n)) for n in range(20)]
+    titles = {f"i{n}": f"common{n % 2} 共同 {'zanzibar' if n == 9 else 'usual'}" for n in range(10)}
+    split = Split.make(corpus(log, titles=titles), cuts=(day(12), day(18)))
+    assert audit_vocabulary(["zanzibar"], split).count == 1
+    assert audit_vocabulary(vocabulary(split).vocabulary, split).level == "ok"
+    assert "usual" in vocabulary(split).vocabulary
 
 
 def test_similar_items_share_the_theme(twin: tuple[Split, Recommender]) -> None:

@@ -1,0 +1,235 @@
+"""Fitting: settings and weights come from validation only, within the time given."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+from tests.small import Event, corpus
+
+from isthmus.data.corpus import Corpus
+from isthmus.data.sequences import Histories
+from isthmus.data.simulate import WORLD, twin_world
+from isthmus.encode.template import Template
+from isthmus.errors import InputError
+from isthmus.evaluate.protocol import judge
+from isthmus.model.base import Features, Setting, Settings, TrainingData
+from isthmus.model.methods import METHODS
+from isthmus.model.popularity import Popularity
+from isthmus.recommender.readers import vocabulary
+from isthmus.split.cohorts import build_task
+from isthmus.split.temporal import TEST, TRAIN, VALID, Split
+from isthmus.train import tune
+from isthmus.train.fit import FitSettings, Target, fit_target, task_names, training_data
+from isthmus.train.tune import Search, validate
+
+QUICK = FitSettings(methods=("popularity", "recent", "knn", "tfidf", "ease"), budget=30.0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    world = twin_world(2, replace(WORLD, persons=120, items=60))
+    return Split.make(Corpus.from_tables(world.tables, name="twin"), valid_share=0.15, test_share=0.15)
+
+
+@pytest.fixture(scope="module")
+def features(split: Split) -> Features:
+    return Features(vocabulary(split).transform(Template().render(split.corpus.items).to_list()))
+
+
+@pytest.fixture(scope="module")
+def target(split: Split, features: Features) -> Target:
+    return fit_target(split, "target", features, QUICK)
+
+
+def same(one: Target, other: Target) -> bool:
+    histories = Histories.of([[], [0, 1, 70], [65]])
+    scores = [t.blend.score(t.methods, histories, t.new) for t in (one, other)]
+    return one.blend == other.blend and one.valid == other.valid and bool(np.array_equal(*scores))
+
+
+def with_test(split: Split, change: pl.Expr) -> Split:
+    """Return the split with the items of its test events changed."""
+    item = pl.when(pl.col("part") == TEST).then(change).otherwise("item").cast(pl.UInt32)
+    return Split(split.corpus, split.events.with_columns(item=item), split.card)
+
+
+def test_what_is_in_test_changes_nothing(split: Split, features: Features, target: Target) -> None:
+    shuffled = with_test(split, pl.col("item").max() - pl.col("item"))
+    assert not shuffled.events.equals(split.events)
+    assert same(fit_target(shuffled, "target", features, QUICK), target)
+    without = Split(split.corpus, split.events.filter(pl.col("part") != TEST), split.card)
+    assert same(fit_target(without, "target", features, QUICK), target)
+
+
+def test_what_is_in_valid_and_train_does(split: Split, features: Features, target: Target) -> None:
+    for part in (TRAIN, VALID):
+        item = pl.when(pl.col("part") == part).then(pl.col("item").reverse()).otherwise("item")
+        changed = Split(split.corpus, split.events.with_columns(item=item), split.card)
+        assert not same(fit_target(changed, "target", features, QUICK), target)
+
+
+def test_fitting_is_repeatable(split: Split, features: Features, target: Target) -> None:
+    assert same(fit_target(split, "target", features, QUICK), target)
+
+
+def test_refit_learns_from_valid_too(split: Split, features: Features, target: Target) -> None:
+    before = fit_target(split, "target", features, replace(QUICK, refit=False))
+    assert before.blend == target.blend
+    assert before.new.sum() >= target.new.sum()
+    assert not same(before, target)
+    popularity = METHODS["popularity"]().fit(training_data(split, TEST, "target", features))
+    np.testing.assert_array_equal(popularity.score(Histories.of([[]])), target.methods[0].score(Histories.of([[]])))
+
+
+def test_training_data_is_what_came_before(split: Split, features: Features) -> None:
+    learned = split.events.filter(part=TRAIN)
+    data = training_data(split, VALID, "target", features)
+    assert data.histories.items.size == learned.height
+    assert len(data.histories) == learned["person"].n_unique()
+    assert data.now == learned["ts"].to_physical().max()
+    assert data.target.tolist() == np.flatnonzero((split.corpus.items["domain"] == "target").to_numpy()).tolist()
+    assert training_data(split, TEST, "target", features).histories.items.size == split.known(TEST).height
+    popularity = dict(learned.group_by("item").agg(pl.col("person").n_unique()).iter_rows())
+    assert data.popularity.tolist() == [popularity.get(item, 0) for item in range(data.n_items)]
+
+
+def test_without_sources_only_the_target_teaches(split: Split, features: Features) -> None:
+    data = training_data(split, VALID, "target", features)
+    kept = data.learn_from(False)
+    assert data.in_target[kept.items].all()
+    assert kept.items.size == data.in_target[data.histories.items].sum()
+    assert (kept.lengths > 0).all()
+    assert data.learn_from(True).items.size == data.histories.items.size
+
+
+def test_the_log_holds_every_trial_and_the_best_was_taken(split: Split, target: Target) -> None:
+    assert {trial["method"] for trial in target.log} == {method.name for method in target.methods}
+    for method in target.methods:
+        trials = [trial for trial in target.log if trial["method"] == method.name]
+        best = max(trials, key=lambda trial: trial["ndcg@10"])  # type: ignore[return-value,arg-type]
+        assert best["ndcg@10"] == pytest.approx(target.valid[method.name], abs=1e-6)
+        assert trials[0]["settings"] == dict(METHODS[method.name].defaults)
+        assert method.settings in [trial["settings"] for trial in trials]
+
+
+def test_validate_equals_the_judge(split: Split, features: Features, target: Target) -> None:
+    task = build_task(split, TEST, "target")
+    for method in target.methods[:3]:
+        assert validate(method, task) == pytest.approx(judge(method, task).mean("ndcg@10"), abs=1e-6)
+
+
+class Slow(Popularity):
+    """Popularity that takes its time and knows how often it was fitted."""
+
+    name = "slow"
+    defaults: ClassVar[Settings] = {"a": 0, "b": 0, "half_life": 0.0}
+    grid: ClassVar[Mapping[str, tuple[Setting, ...]]] = {"a": (0, 1, 2), "b": (0, 1, 2)}
+    reading = ("b",)
+    fits = 0
+    pause = 0.05
+
+    def _fit(self, data: TrainingData, seed: int) -> None:
+        Slow.fits += 1
+        time.sleep(self.pause)
+        super()._fit(data, seed)
+        if self.settings["a"] == 2:
+            self.scores = -self.scores
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> type[Slow]:
+    monkeypatch.setitem(METHODS, "slow", Slow)
+    Slow.fits = 0
+    return Slow
+
+
+@pytest.fixture(scope="module")
+def search(split: Split, features: Features) -> Search:
+    task = build_task(split, VALID, "target")
+    return Search(training_data(split, VALID, "target", features), task, seed=0, deadline=0.0)
+
+
+def test_search_tries_one_setting_after_the_other(
+    search: Search, slow: type[Slow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = {0: 0.1, 1: 0.3, 2: 0.2}
+    monkeypatch.setattr(
+        tune, "validate", lambda method, task: value[method.settings["a"]] + value[method.settings["b"]] / 10
+    )
+    run = replace(search, deadline=time.monotonic() + 60, log=[])
+    best = run.run("slow")
+    assert best.settings == {"a": 1, "b": 1, "half_life": 0.0}
+    assert [(trial.settings["a"], trial.settings["b"]) for trial in run.log] == [(0, 0), (1, 0), (2, 0), (1, 1), (1, 2)]
+    assert slow.fits == 3, "a setting that only reads needs no fit"
+
+
+def test_no_trial_starts_after_the_deadline(search: Search, slow: type[Slow]) -> None:
+    run = replace(search, deadline=time.monotonic() - 1, log=[])
+    assert run.run("slow").settings == dict(slow.defaults)
+    assert len(run.log) == 1, "the defaults are always tried"
+
+
+def test_sources_are_only_tried_where_there_are_any(search: Search) -> None:
+    run = replace(search, deadline=time.monotonic() + 60, log=[])
+    run.run("tfidf")
+    assert {trial.settings["sources"] for trial in run.log} == {True, False}
+    data = replace(search.data, target=np.arange(search.data.n_items, dtype=np.int32))
+    task = replace(
+        search.task, items=data.target, popularity=np.zeros(data.n_items, np.int64),
+        targets=search.task.items[search.task.targets], item_groups={},
+    )  # fmt: skip
+    alone = Search(data, task, seed=0, deadline=time.monotonic() + 60)
+    alone.run("tfidf")
+    assert {trial.settings["sources"] for trial in alone.log} == {True}
+
+
+def test_a_spent_budget_leaves_methods_out_and_says_so(
+    split: Split,
+    features: Features,
+    slow: type[Slow],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order = {"slow": Slow, **{name: kind for name, kind in METHODS.items() if name != "slow"}}
+    for name in list(METHODS):
+        monkeypatch.delitem(METHODS, name)
+    for name, kind in order.items():
+        monkeypatch.setitem(METHODS, name, kind)
+    monkeypatch.setattr(Slow, "pause", 0.3)
+    chosen = FitSettings(methods=("slow", "knn", "ease"), budget=0.1, refit=False)
+    with caplog.at_level(logging.WARNING, logger="isthmus"):
+        fitted = fit_target(split, "target", features, chosen)
+    assert [method.name for method in fitted.methods] == ["slow"]
+    assert fitted.blend.methods == ("slow",)
+    assert "the budget is spent, knn, ease is left out" in caplog.text
+
+
+def test_methods_that_make_no_sense_are_not_tried(split: Split, features: Features) -> None:
+    assert task_names(split, FitSettings(), features) == [name for name in METHODS if name != "text"]
+    bare = Features(sparse.csr_array((split.corpus.items.height, 3), dtype=np.float32))
+    assert not {"tfidf", "fm", "text"} & set(task_names(split, FitSettings(), bare))
+    assert "text" in task_names(split, FitSettings(), Features(vectors=np.ones((3, 2), np.float32)))
+    log: list[Event] = [("shop", "a", f"i{n}", n) for n in range(5)]
+    ordered = Split.make(corpus(log, order=("shop",)), protocol="leave-last")
+    assert "recent" not in task_names(ordered, FitSettings(), features)
+    with pytest.raises(InputError, match="did you mean 'tfidf'"):
+        task_names(split, FitSettings(methods=("tf-idf",)), features)
+
+
+def test_nothing_to_fit_is_said(split: Split, features: Features) -> None:
+    with pytest.raises(InputError, match="no method is left"):
+        fit_target(split, "target", Features(), FitSettings(methods=("tfidf",)))
+    names = split.corpus.items["domain"].gather(split.events["item"])
+    untaught = Split(
+        split.corpus, split.events.filter((names != "target") | (split.events["part"] != TRAIN)), split.card
+    )
+    with pytest.raises(InputError, match="no training event in domain 'target'"):
+        fit_target(untaught, "target", features, QUICK)
