@@ -210,14 +210,15 @@ def _vectors(recommender: Recommender, task: Task) -> Floats | None:
     return None if vectors is None else vectors[task.items]
 
 
-def _weights(target: Target) -> dict[str, dict[str, float]]:
-    """Return cohort to method to weight, and the bonus of new items."""
+def _weights(target: Target) -> Json:
+    """Return cohort to method to weight, and in words what is different for new items."""
     blend = target.blend
-    rows = {}
-    for cohort, weights in blend.weights.items():
-        rows[cohort] = dict(zip(blend.methods, (round(float(weight), 4) for weight in weights), strict=True))
-        rows[cohort]["new-item bonus"] = round(float(blend.bonus.get(cohort, 0.0)), 4)
-    return rows
+    rows: Json = {
+        cohort: dict(zip(blend.methods, (round(float(weight), 4) for weight in weights), strict=True))
+        for cohort, weights in blend.weights.items()
+    }
+    said = f"methods that read count {blend.louder:.2f} times, and {blend.bonus:+.2f} standard deviations on top"
+    return {**rows, "New items": said}
 
 
 def _row(entry: Json) -> Json:
