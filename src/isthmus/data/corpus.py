@@ -82,6 +82,8 @@ class Corpus:
                 where=path,
                 fix="import it again",
             )
+        if not {"name", "fingerprint", "counts"} <= set(manifest):
+            raise ArtefactError(f"{MANIFEST} is damaged", where=path, fix="import it again")
         for table in SCHEMAS:
             if not (path / f"{table}.parquet").exists():
                 raise ArtefactError(f"{table}.parquet is missing", where=path, fix="import it again")
