@@ -63,8 +63,8 @@ def evaluate(
     InputError
         No target domain of the model has test events.
     """
-    flags = _audit(split)
     check_pair(recommender, split)
+    flags = _audit(split)
     tasks = _tasks(recommender, split)
     again = [_refitted(recommender, split, seed) for seed in seeds]
     sections = []
@@ -116,9 +116,9 @@ def compare(models: Sequence[tuple[str, Recommender]], split: Split, *, ks: Sequ
     names = [name for name, _ in models]
     if len(models) < 2 or len(set(names)) < len(names):
         raise InputError(f"cannot compare {', '.join(names) or 'nothing'}", fix="give two or more models, named apart")
-    flags = _audit(split)
     for _, model in models:
         check_pair(model, split)
+    flags = _audit(split)
     first = models[0][1]
     tasks = _tasks(first, split, {domain for _, model in models for domain in first.targets.keys() - model.targets})
     sections = []
