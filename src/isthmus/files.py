@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from isthmus.errors import ArtefactError, InputError, StorageError
 
 Json = dict[str, object]
 
-
+#: The file that says what a folder of ours holds.
+MANIFESTS: Final = ("corpus.json", "split.json", "vectors.json", "model.json", "report.json")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -48,11 +49,11 @@ def _errno(error: Exception) -> int | None:
 def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield an empty folder that becomes ``path`` on success and disappears on any failure.
 
-    An existing ``path`` is replaced only if it is empty or was written by Isthmus (it holds a manifest named
-    ``*.json``), and only after the new content is complete.
+    An existing ``path`` is replaced only if it is empty or holds one of :data:`MANIFESTS`, and only by content of
+    the same kind that is complete: a split never takes the place of its corpus.
     """
     path = Path(path)
-    if path.exists() and not _ours(path):
+    if path.exists() and not (path.is_dir() and (_kinds(path) or not any(path.iterdir()))):
         raise InputError("exists and was not written by isthmus", where=path, fix="choose another --out")
     if path.exists() and not replace:
         raise InputError("exists already", where=path, fix="choose another --out")
@@ -65,6 +66,7 @@ def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         with storage_errors(path):
             yield part
             if path.exists():
+                _require_kind(path, part)
                 path.rename(old)
             part.rename(path)
     finally:
@@ -76,11 +78,13 @@ def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 def sweep(path: Path) -> None:
     """Remove what killed runs left beside ``path``; bring the old content back if a kill hit between two renames."""
-    for left in sorted(path.parent.glob(f".{path.name}.*-*")):
-        pid = left.name.rsplit("-", 1)[-1]
-        if not pid.isdigit() or _alive(int(pid)):
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(part|old)-(\d+)")
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    for left in beside:
+        found = pattern.fullmatch(left.name)
+        if found is None or _alive(int(found[2])):
             continue
-        if ".old-" in left.name and not path.exists():
+        if found[1] == "old" and not path.exists():
             left.rename(path)
         else:
             shutil.rmtree(left, ignore_errors=True)
@@ -96,8 +100,16 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _ours(path: Path) -> bool:
-    return path.is_dir() and (not any(path.iterdir()) or any(path.glob("*.json")))
+def _kinds(folder: Path) -> set[str]:
+    """Return which manifests a folder holds."""
+    return {name for name in MANIFESTS if (folder / name).is_file()}
+
+
+def _require_kind(old: Path, new: Path) -> None:
+    kinds = _kinds(old)
+    if kinds and kinds != _kinds(new):
+        kind = ", ".join(sorted(name.removesuffix(".json") for name in kinds))
+        raise InputError(f"holds a {kind} already, which was left as it is", where=old, fix="choose another --out")
 
 
 @contextmanager
