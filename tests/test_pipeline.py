@@ -253,8 +253,18 @@ def test_users_are_read_as_text_from_every_format(ending: str, tmp_path: Path) -
 
 
 def test_numbers_as_ids_become_text(tmp_path: Path) -> None:
-    (tmp_path / "users.jsonl").write_text('{"platform": "shop", "user": 12}\n{"platform": "shop", "user": null}\n')
-    assert frames.read_users(tmp_path / "users.jsonl").rows() == [("shop", "12")]
+    (tmp_path / "users.jsonl").write_text('{"platform": "shop", "user": 12}\n{"platform": "shop", "user": 7}\n')
+    assert frames.read_users(tmp_path / "users.jsonl").rows() == [("shop", "12"), ("shop", "7")]
+
+
+def test_nothing_is_dropped_silently(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("platform,user,item,event\nshop,1,a,\nshop,1,b,like\n")
+    assert frames.read_events(path)["event"].to_list() == ["click", "like"]
+    path.write_text("platform,user,item\nshop,1,a\nshop,,b\n")
+    for read in (frames.read_events, frames.read_users):
+        with pytest.raises(DataError, match=r"1 empty cell\(s\) in column user"):
+            read(path)
 
 
 def test_new_items_have_lists_of_categories(tmp_path: Path) -> None:

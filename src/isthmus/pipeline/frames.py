@@ -23,16 +23,16 @@ def read_users(path: Path) -> pl.DataFrame:
     InputError
         The ending tells no format.
     DataError
-        The file cannot be read, or lacks a column.
+        The file cannot be read, lacks a column, or has an empty cell in one.
     """
-    return _as_text(path, ("platform", "user")).select("platform", "user").drop_nulls()
+    return _as_text(path, ("platform", "user")).select("platform", "user")
 
 
 def read_events(path: Path) -> pl.DataFrame:
-    """Return the new events in ``path``, in the file's order: platform, user, item and, where given, event."""
+    """Return the new events in ``path``, in the file's order: platform, user, item, event (``click`` if not given)."""
     frame = _as_text(path, ("platform", "user", "item"))
-    kept = [name for name in ("platform", "user", "item", "event") if name in frame.columns]
-    return frame.select(kept).drop_nulls()
+    event = pl.col("event").fill_null("click") if "event" in frame.columns else pl.lit("click").alias("event")
+    return frame.select("platform", "user", "item", event)
 
 
 def read_items(path: Path) -> pl.DataFrame:
@@ -78,6 +78,11 @@ def _as_text(path: Path, needed: tuple[str, ...]) -> pl.DataFrame:
     nested = [name for name in needed if frame.schema[name].is_nested()]
     if nested:
         raise DataError(f"column {nested[0]} is no plain value", where=path)
+    empty = [name for name in needed if frame[name].null_count()]
+    if empty:
+        raise DataError(
+            f"{frame[empty[0]].null_count()} empty cell(s) in column {empty[0]}", where=path, fix="fill them"
+        )
     return frame.select(pl.all().exclude([n for n, t in frame.schema.items() if t.is_nested()]).cast(pl.String))
 
 
