@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
 from tests.small import Event, corpus, day
 
 from isthmus.data.corpus import Corpus
+from isthmus.data.importer import import_corpus
 from isthmus.encode.tfidf import TfidfEncoder, TfidfSettings
 from isthmus.errors import LeakError
 from isthmus.split.leaks import Finding, audit, audit_vocabulary, require_clean
@@ -185,3 +187,19 @@ def test_the_audit_changes_nothing() -> None:
     assert split.events.equals(before[0])
     assert split.card == before[1]
     assert isinstance(split.corpus, Corpus)
+
+
+@pytest.mark.real
+def test_the_five_core_of_published_sets_is_seen(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These files were cut to five events a person and item before anybody split them."""
+    if not (real_data / "amazon2014_beauty_sports_toys").is_dir():
+        pytest.skip("no amazon2014_beauty_sports_toys in the real data")
+    monkeypatch.setenv("ISTHMUS_DATA", str(real_data.resolve()))
+    spec = Path(__file__).parents[1] / "configs" / "beauty_sports_toys.toml"
+    split = Split.make(import_corpus(spec, tmp_path / "corpus"), protocol="leave-last")
+    finding = found(split, "k-core")
+    assert (finding.level, finding.count) == ("flag", 3)
+    assert finding.message.count("k = 5") == 3
+    assert found(split, "later events").level == "ok", "three orders without dates cannot be compared"

@@ -175,8 +175,8 @@ def _source_future(split: Split) -> Finding:
     asked = events.filter(pl.col("part") == _part(split)).group_by("person", "clock").agg(first=pl.col("ts").min())
     known = events.filter((pl.col("part") < _part(split)) | (pl.col("part") > TEST))
     count = known.join(asked, on=["person", "clock"]).filter(pl.col("ts") > pl.col("first")).height
-    said = f"the source can see the future: {count} known event(s) are later than the same person's first target"
-    return _finding("later events", count, said)
+    said = f"{count} known event(s) are later than the same person's first target"
+    return _finding("later events", count, said + (": the source can see the future" if count else ""))
 
 
 def _repeats(split: Split) -> Finding:
