@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
 from isthmus.types import Bools, Floats, Indices
 
+#: Microseconds.
+DAY: Final = 86_400_000_000
+
+Doubles: TypeAlias = NDArray[np.float64]
 #: One setting of a method.
 Setting: TypeAlias = float | int | bool | str
 Settings: TypeAlias = dict[str, Setting]
@@ -54,6 +58,8 @@ class TrainingData:
         Items of the corpus ``N``.
     now : int
         Time of the newest training event, microseconds since 1970.
+    dated : bool
+        Whether times are dates; if not, they only give the order.
     features : Features
         What the items' texts say.
     """
@@ -63,6 +69,7 @@ class TrainingData:
     n_items: int
     now: int
     features: Features = Features()
+    dated: bool = True
 
     @cached_property
     def in_target(self) -> Bools:
@@ -96,6 +103,8 @@ class Method(ABC):
     grid: ClassVar[Mapping[str, tuple[Setting, ...]]]
     #: Settings that only change how a history is read: they can be tried without learning again.
     reading: ClassVar[tuple[str, ...]] = ("decay",)
+    #: Settings that mean something only where events have dates.
+    dated: ClassVar[tuple[str, ...]] = ()
     #: Whether the method can score items without any training event.
     inductive: ClassVar[bool] = False
 

@@ -9,7 +9,7 @@ from scipy import linalg, sparse
 
 from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
-from isthmus.model.base import ItemToItem, Settings, TrainingData, strongest
+from isthmus.model.base import DAY, Doubles, ItemToItem, Settings, TrainingData, strongest
 from isthmus.types import Floats, Indices
 
 #: Weights kept for each item of a history: dropping the rest changes no list that we measured.
@@ -21,8 +21,10 @@ OWN_FIRST = 4.0
 class CoOccurrence(ItemToItem):
     """Items met close together by the same person, sequence-aware item kNN.
 
-    The weight of a pair is the sum over persons of ``near ** (distance - 1)`` for events at most ``window``
-    apart, divided by ``(count_i * count_j) ** norm``: cosine at ``norm`` 0.5 (Deshpande & Karypis, TOIS 2004).
+    The weight of a pair is the sum over persons of ``near ** (distance - 1)`` for events at most ``window`` apart,
+    divided by ``count_i ** norm * count_j ** fame`` for ``i`` in the history and ``j`` in the list: cosine where both
+    are 0.5; a smaller ``fame`` prefers popular items (Deshpande & Karypis, "Item-based top-N recommendation
+    algorithms", TOIS 2004, give both ends). With ``half_life`` above 0 pairs count half after so many days.
     """
 
     name = "knn"
@@ -30,32 +32,43 @@ class CoOccurrence(ItemToItem):
         "window": 10,
         "near": 0.8,
         "norm": 0.3,
+        "fame": 0.3,
         "shrink": 1.0,
+        "half_life": 0.0,
         "decay": 0.7,
         "sources": True,
     }
-    grid: ClassVar = {"sources": (True, False), "norm": (0.3, 0.5), "decay": (0.7, 0.5, 0.9, 1.0)}
+    grid: ClassVar = {
+        "sources": (True, False),
+        "fame": (0.3, 0.5, 0.1),
+        "half_life": (0.0, 60.0),
+        "norm": (0.3, 0.5),
+        "decay": (0.7, 0.5, 0.9, 1.0),
+    }
+    dated = ("half_life",)
 
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
         histories = data.learn_from(bool(self.settings["sources"]))
-        pairs = self._pairs(histories, data.n_items)
-        counts = np.bincount(histories.items, minlength=data.n_items).astype(np.float64)
-        damped = (counts + self.number("shrink")) ** -self.number("norm")
-        scaled = sparse.diags_array(damped) @ pairs[:, data.target] @ sparse.diags_array(damped[data.target])
+        age = (data.now - histories.ts) / DAY
+        half_life = self.number("half_life")
+        worth = 0.5 ** (age / half_life) if half_life else np.ones(age.size)
+        pairs = self._pairs(histories, worth, data.n_items)
+        counts = np.bincount(histories.items, weights=worth, minlength=data.n_items) + self.number("shrink")
+        given, listed = counts ** -self.number("norm"), counts[data.target] ** -self.number("fame")
+        scaled = sparse.diags_array(given) @ pairs[:, data.target] @ sparse.diags_array(listed)
         self.weights = sparse.csr_array(scaled.astype(np.float32))
 
-    def _pairs(self, histories: Histories, n_items: int) -> sparse.csr_array:
+    def _pairs(self, histories: Histories, worth: Doubles, n_items: int) -> sparse.csr_array:
         """Return the symmetric co-occurrence matrix (N, N); one pass a distance, over all events at once."""
         total = sparse.csr_array((n_items, n_items), dtype=np.float64)
         rows, items = histories.rows, histories.items
         for distance in range(1, int(self.number("window")) + 1):
-            same = rows[distance:] == rows[:-distance]
-            if not same.any():
-                break
-            first, second = items[:-distance][same], items[distance:][same]
-            differ = first != second
-            value = np.full(int(differ.sum()), self.number("near") ** (distance - 1))
-            total = total + sparse.csr_array((value, (first[differ], second[differ])), shape=total.shape)
+            pair = (rows[distance:] == rows[:-distance]) & (items[distance:] != items[:-distance])
+            if not pair.any():
+                continue
+            first, second = items[:-distance][pair], items[distance:][pair]
+            value = worth[distance:][pair] * self.number("near") ** (distance - 1)
+            total = total + sparse.csr_array((value, (first, second)), shape=total.shape)
         return total + total.T
 
 

@@ -7,14 +7,12 @@ from typing import ClassVar
 import numpy as np
 
 from isthmus.data.sequences import Histories
-from isthmus.model.base import Features, Method, Settings, State, TrainingData, grown
+from isthmus.model.base import DAY, Features, Method, Settings, State, TrainingData, grown
 from isthmus.types import Floats, Indices
-
-DAY = 86_400_000_000
 
 
 class Popularity(Method):
-    """Logarithm of the number of persons who met an item, each event halved every ``half_life`` days (0: never).
+    """Logarithm of the summed weights of the events on an item, each halved every ``half_life`` days (0: never).
 
     The recent variant is the strong non-personal baseline of Ji et al., "A Re-visit of the Popularity Baseline in
     Recommender Systems", SIGIR 2020.

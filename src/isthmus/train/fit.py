@@ -91,6 +91,7 @@ def training_data(split: Split, part: int, domain: str, features: Features) -> T
         n_items=split.corpus.items.height,
         now=int(now) if isinstance(now, int) else 0,
         features=features,
+        dated=not split.corpus.order_only,
     )
 
 

@@ -66,11 +66,10 @@ class Search:
         return best
 
     def _axes(self, method: Method) -> Iterator[tuple[str, tuple[Setting, ...]]]:
-        """Yield what can be tried; ``sources`` only where there are other domains."""
-        alone = bool(self.data.in_target.all())
-        for setting, values in method.grid.items():
-            if not (setting == "sources" and alone):
-                yield setting, values
+        """Yield what can be tried: ``sources`` where there are other domains, times where they are dates."""
+        idle = {"sources"} if self.data.in_target.all() else set()
+        idle |= set() if self.data.dated else set(method.dated)
+        yield from ((setting, values) for setting, values in method.grid.items() if setting not in idle)
 
     def _trial(self, method: Method, reuse: Method | None) -> tuple[Method, float]:
         """Return the fitted method and its NDCG@10; with ``reuse`` what that one learned is taken over."""
