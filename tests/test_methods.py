@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,25 @@ def test_the_contract_finds_a_broken_promise(fault: str, message: str) -> None:
         check_method(kind, DATA)
 
 
+def test_examples_of_the_pages_run() -> None:
+    pages = [Path(__file__).parents[1] / "docs" / name for name in ("split.md", "methods.md")]
+    blocks = [
+        block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    ]
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, {"MyMethod": Popularity, "data": DATA})
+
+
+def test_the_table_of_methods_is_complete() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text("utf-8")
+    rows = {row[0]: row for row in re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)}
+    assert set(rows) == set(METHODS)
+    for name, kind in METHODS.items():
+        tuned = [setting for setting, values in kind.grid.items() if len(values) > 1]
+        assert rows[name][1] == (", ".join(tuned) or "–"), name
+
+
 def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'ease'"):
         make("eese")
@@ -131,28 +152,42 @@ def test_popularity_counts_and_forgets() -> None:
     assert recent[1] == pytest.approx(np.log1p(np.array([0.5, 1.5, 0]) / mean), rel=1e-5)
 
 
-def naive_pairs(rows: list[list[int]], window: int, near: float) -> dict[tuple[int, int], float]:
+def naive_pairs(rows: list[list[tuple[int, float]]], window: int, near: float) -> dict[tuple[int, int], float]:
+    """Return the weight of each pair of items; a row holds items and what their events are worth."""
     total: dict[tuple[int, int], float] = defaultdict(float)
     for row in rows:
-        for i, first in enumerate(row):
+        for i, (first, _) in enumerate(row):
             for j in range(i + 1, min(i + window, len(row) - 1) + 1):
-                if first != row[j]:
-                    total[first, row[j]] += near ** (j - i - 1)
-                    total[row[j], first] += near ** (j - i - 1)
+                second, worth = row[j]
+                if first != second:
+                    total[first, second] += worth * near ** (j - i - 1)
+                    total[second, first] += worth * near ** (j - i - 1)
     return total
 
 
-ROWS = st.lists(st.lists(st.integers(0, 6), max_size=7), min_size=1, max_size=6).filter(lambda rows: any(rows))
+ROWS = st.lists(st.lists(st.integers(0, 6), max_size=7), min_size=1, max_size=6).filter(any)
 
 
-@settings(max_examples=60, deadline=None)
-@given(ROWS, st.integers(1, 4), st.sampled_from([0.5, 0.8, 1.0]), st.sampled_from([0.3, 0.5]))
-def test_co_occurrence_equals_a_double_loop(rows: list[list[int]], window: int, near: float, norm: float) -> None:
-    data = TrainingData(Histories.of(rows), np.arange(2, 7, dtype=np.int32), 7, 0)
-    fitted = CoOccurrence({"window": window, "near": near, "norm": norm}).fit(data)
-    pairs = naive_pairs(rows, window, near)
-    counts = [sum(row.count(item) for row in rows) + 1.0 for item in range(7)]
-    expected = [[pairs[i, j] / (counts[i] * counts[j]) ** norm for j in range(2, 7)] for i in range(7)]
+@settings(max_examples=80, deadline=None)
+@given(
+    ROWS, st.integers(1, 4), st.sampled_from([0.5, 0.8, 1.0]), st.sampled_from([(0.3, 0.5), (0.5, 0.1)]),
+    st.sampled_from([0.0, 5.0]),
+)  # fmt: skip
+def test_co_occurrence_equals_a_double_loop(
+    rows: list[list[int]], window: int, near: float, powers: tuple[float, float], half_life: float
+) -> None:
+    histories = Histories.of(rows)
+    now = int(histories.ts.max()) * DAY
+    data = TrainingData(replace(histories, ts=histories.ts * DAY), np.arange(2, 7, dtype=np.int32), 7, now)
+    chosen: Settings = {"window": window, "near": near, "norm": powers[0], "fame": powers[1], "half_life": half_life}
+    fitted = CoOccurrence(chosen).fit(data)
+    ages = iter((histories.ts.max() - histories.ts).tolist())
+    worth = [[(item, 0.5 ** (next(ages) / half_life) if half_life else 1.0) for item in row] for row in rows]
+    pairs = naive_pairs(worth, window, near)
+    counts = [1.0 + sum(value for row in worth for other, value in row if other == item) for item in range(7)]
+    expected = [
+        [pairs[i, j] / (counts[i] ** powers[0] * counts[j] ** powers[1]) for j in range(2, 7)] for i in range(7)
+    ]
     assert isinstance(fitted, CoOccurrence)
     np.testing.assert_allclose(fitted.weights.toarray(), expected, rtol=1e-5)
 
