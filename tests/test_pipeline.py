@@ -186,11 +186,20 @@ def test_evaluate_can_leave_the_methods_out(model: Recommender, split: Split) ->
     assert report["sections"][0]["systems"][0]["opposite"] is None
 
 
-def test_seeds_fit_again_and_show_the_spread(split: Split) -> None:
+def test_seeds_fit_again_and_show_the_spread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     once = Recommender.fit(split, targets=["books"], settings=FitSettings(methods=("knn", "popularity"), budget=1.0))
+    used: list[FitSettings] = []
+
+    def spy(split: Split, *, targets: list[str], model: str | None, settings: FitSettings) -> Recommender:
+        used.append(settings)
+        return once
+
+    monkeypatch.setattr(judging.Recommender, "fit", spy)
     spread = evaluate(once, split, seeds=(1, 2)).data["sections"][0]["seeds"]
     assert {row["metric"] for row in spread} >= {"ndcg@10"}
     assert all(row["seeds"] == 3 for row in spread)
+    assert [settings.seed for settings in used] == [1, 2]
+    assert all(set(settings.methods) == {"knn", "popularity"} and settings.budget == 1.0 for settings in used)
 
 
 def test_a_model_never_meets_a_split_it_was_not_fitted_on(model: Recommender, split: Split) -> None:
@@ -240,8 +249,9 @@ def test_compare_takes_the_domains_that_all_serve(model: Recommender, split: Spl
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "ndjson", "parquet"])
-def test_users_are_read_as_text_from_every_format(ending: str, tmp_path: Path) -> None:
-    users = pl.DataFrame({"user": ["007", "深海"], "platform": ["shop", "shop"], "more": [1, 2]})
+@pytest.mark.parametrize("names", [["007", "深海"], ["007", "042"]])
+def test_users_are_read_as_text_from_every_format(ending: str, names: list[str], tmp_path: Path) -> None:
+    users = pl.DataFrame({"user": names, "platform": ["shop", "shop"], "more": [1, 2]})
     path = tmp_path / f"users.{ending}"
     if ending == "parquet":
         users.write_parquet(path)
@@ -249,7 +259,7 @@ def test_users_are_read_as_text_from_every_format(ending: str, tmp_path: Path) -
         users.write_csv(path, separator="\t" if ending == "tsv" else ",", include_bom=True)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in users.to_dicts()), encoding="utf-8")
-    assert frames.read_users(path).rows() == [("shop", "007"), ("shop", "深海")]
+    assert frames.read_users(path).rows() == [("shop", name) for name in names]
 
 
 def test_numbers_as_ids_become_text(tmp_path: Path) -> None:
