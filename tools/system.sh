@@ -1,5 +1,5 @@
 #!/bin/sh
-# Chromium and a Chinese font for the browser tests. Installed where we are root on a Debian-like system and they are
+# Chromium and a Chinese font for the browser tests, PostgreSQL for the database tests. Installed where we are root on a Debian-like system and they are
 # missing; elsewhere those tests are skipped and say why. With CI=true a failure to install is an error.
 set -u
 
@@ -14,15 +14,21 @@ have_font() {
     command -v fc-list >/dev/null 2>&1 && [ -n "$(fc-list :lang=zh family 2>/dev/null)" ]
 }
 
-if have_browser && have_font; then
-    exit 0
-fi
+have_postgres() {
+    command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
+have_all() {
+    have_browser && have_font && have_postgres
+}
+
+have_all && exit 0
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
-    if { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk fontconfig; } \
-        >"$log" 2>&1 && have_browser && have_font; then
+    if { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk fontconfig postgresql; } \
+        >"$log" 2>&1 && have_all; then
         rm -f "$log"
         exit 0
     fi
@@ -30,5 +36,6 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     rm -f "$log"
 fi
 
-echo "no Chromium or no Chinese font: browser tests will be skipped (Debian: apt-get install chromium fonts-noto-cjk)"
+echo "no Chromium, Chinese font or PostgreSQL: tests that need them are skipped" \
+    "(Debian: apt-get install chromium fonts-noto-cjk postgresql)"
 [ "${CI:-}" != "true" ]

@@ -32,10 +32,9 @@ def read_sql(source: Source, *, where: object) -> Iterator[Batch]:
         raise DataError("SQL sources need SQLAlchemy", where=where, fix="pip install 'isthmus[sql]'") from None
     url = expand(source.url or "", where=where)
     try:
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(url, poolclass=sa.NullPool)  # a closed connection is gone, also after an error
         with engine.connect() as connection:
             yield from _rows(connection, source.query or "", source.label)
-        engine.dispose()
     except sa.exc.ArgumentError:
         raise DataError("url is not a SQLAlchemy URL", where=where, fix="for example sqlite:///shop.db") from None
     except (sa.exc.SQLAlchemyError, ImportError) as error:
