@@ -309,6 +309,16 @@ def test_doctor_sees_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch:
     assert next(check for check in done.json["checks"] if check["name"] == "cache")["level"] == "fail"
 
 
+def test_a_terminal_without_utf_8_gets_escapes(town: Path) -> None:
+    command = [str(Path(sys.executable).parent / "isthmus"), "narrate", str(town / "corpus"), "--language", "zh"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for more in ([], ["--json"]):
+        done = subprocess.run([*command, *more], capture_output=True, check=False, env=environment, timeout=100)
+        assert done.returncode == 0, done.stderr
+        assert b"\\u7136\\u540e" in done.stdout
+    assert "然后" in json.loads(done.stdout)[0]["text"]
+
+
 def test_a_real_process_keeps_its_output_clean(town: Path, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "isthmus"), "encode", str(town / "corpus"), "--json"]
     environment = {**os.environ, "ISTHMUS_CACHE": str(tmp_path / "cache")}

@@ -55,6 +55,13 @@ def test_the_counts_are_those_we_know() -> None:
     assert set(re.findall(r"^```(\w+)", README, re.M)) == {"bash", "csv", "toml", "python", "console"}
 
 
+def test_the_number_of_methods_is_true() -> None:
+    from isthmus.model.methods import METHODS
+
+    words = {8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}
+    assert f"a tuned blend of {words[len(METHODS)]} methods" in README
+
+
 def test_it_opens_with_the_two_commands_and_the_picture() -> None:
     assert blocks(README, "bash")[0].split("\n")[:2] == ["make demo", "make test"]
     assert README.index("make demo") < README.index("docs/images/report.png") < README.index("\n## ")

@@ -57,7 +57,7 @@ def put_json(content: object) -> None:
     """Write ``content`` as JSON to stdout: numbers of NumPy as numbers, no NaN."""
     from isthmus.evaluate.report import plain
 
-    typer.echo(json.dumps(plain(content), ensure_ascii=False, indent=1))
+    typer.echo(_dumps(plain(content), indent=1))
 
 
 def say(text: str) -> None:
@@ -91,7 +91,13 @@ def fail(error: IsthmusError | str) -> None:
     if wants_json():
         known = isinstance(error, IsthmusError)
         said = {"what": error.what, "where": error.where, "fix": error.fix} if known else {"what": error}  # type: ignore[union-attr]
-        typer.echo(json.dumps({"error": said}, ensure_ascii=False))
+        typer.echo(_dumps({"error": said}))
+
+
+def _dumps(content: object, indent: int | None = None) -> str:
+    """Return JSON that standard output can carry: letters as they are where it speaks UTF-8, else escaped."""
+    wide = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(content, ensure_ascii=not wide, indent=indent)
 
 
 def _cell(value: object) -> str:
