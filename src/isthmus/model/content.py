@@ -27,12 +27,17 @@ class TfidfContent(Method):
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
         if data.features.text is None:
             raise InputError("the method tfidf needs item texts")
-        self.text = data.features.text
+        self._take(data.features.text)
+
+    def _take(self, text: sparse.csr_array) -> None:
+        """Keep the texts, and those of the targets by feature."""
+        self.text = text
+        self.by_feature = sparse.csr_array(text[self.target].T)
 
     def score(self, histories: Histories) -> Floats:
         """Return the summed cosine of each target item to the history, (B, T)."""
         profile = self.profile(histories)
-        scores = ((profile @ self.text) @ self.text[self.target].T).toarray()
+        scores = ((profile @ self.text) @ self.by_feature).toarray()
         return without_self(scores, profile, self.target, np.diff(self.text.indptr) > 0)
 
     def state(self) -> State:
@@ -43,7 +48,7 @@ class TfidfContent(Method):
         """Take the features."""
         if features.text is None:
             raise ArtefactError("the model lacks its item texts")
-        self.text = features.text
+        self._take(features.text)
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """Take the features of old and new items."""
