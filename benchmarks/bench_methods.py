@@ -149,7 +149,7 @@ def table(data: dict) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="*", default=list(SETS))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("out/methods"))
     parser.add_argument("--budget", type=float, default=120)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
