@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,14 @@ class HeldOut:
 
     valid: pl.DataFrame
     test: pl.DataFrame
+
+    @property
+    def digest(self) -> str:
+        """Hash of who is held out for what."""
+        parts = [
+            frame.select("platform", "user").unique().sort("platform", "user") for frame in (self.valid, self.test)
+        ]
+        return hashlib.sha256("\x1e".join(part.write_csv() for part in parts).encode()).hexdigest()[:12]
 
 
 class Split:
@@ -114,7 +123,7 @@ class Split:
             part = (
                 _by_place(corpus, valid_share > 0, test_share > 0) if held_out is None else _by_person(corpus, held_out)
             )
-            card["held out"] = held_out is not None
+            card["held out"] = held_out.digest if held_out else ""
         else:
             raise InputError(f"no protocol '{protocol}'", fix="use time or leave-last")
         parted = events.with_columns(part=part.cast(pl.UInt8))
