@@ -60,12 +60,22 @@ def test_events_after_the_cut_are_refused_on_whatever_platform(old: int, new: in
     assert caught.value.exit_code == 2
 
 
+def test_an_event_at_the_very_cut_belongs_to_the_later_side() -> None:
+    for old, new, when in ((TEST, VALID, 200), (VALID, TRAIN, 100)):
+        early = [row for row in CLEAN if row[3] < when]
+        split = timed([*early, ("shop", "ann", "ee", when)])
+        assert found(moved(split, old, new), "later events").count == 1
+
+
 def test_leave_last_flags_the_source_events_that_come_after_the_target() -> None:
     log: list[Event] = [("shop", "ann", x, n) for n, x in enumerate("abcd")]
     log += [("cinema", "ann", x, n) for x, n in [("p", 1.5), ("q", 3.5), ("r", 5.5), ("s", 7.5)]]
     finding = found(Split.make(corpus(log), protocol="leave-last"), "later events")
     # Test: d (day 3) and s (day 7.5). Known and later than day 3: q and, of valid, r.
     assert (finding.level, finding.count) == ("flag", 2)
+    log = [("shop", "ann", x, n) for n, x in enumerate("abcd")] + [("cinema", "ann", x, 3) for x in "pq"]
+    split = Split.make(corpus(log), protocol="leave-last")
+    assert found(split, "later events").count == 0, "at the same time is not later"
 
 
 def test_orders_of_different_platforms_are_not_compared() -> None:
@@ -135,6 +145,12 @@ def test_a_core_that_only_holds_with_test_events_is_flagged_with_its_k() -> None
     assert (finding.level, finding.count) == ("flag", 1)
     assert "books (k = 4)" in finding.message
     assert found(timed([*late, ("shop", "u0", "lonely", 7)]), "k-core").level == "ok"
+    elsewhere: list[Event] = [*core, ("radio", "u9", "x", 101), ("radio", "u9", "y", 201)]
+    assert found(timed(elsewhere), "k-core").level == "ok", "four events each without test too"
+    pairs: list[Event] = [
+        ("shop", u, i, 210 if u + i == "u1i1" else n) for n, u in enumerate(("u0", "u1")) for i in ("i0", "i1")
+    ]
+    assert found(timed([*pairs, ("radio", "u9", "x", 101)]), "k-core").level == "ok", "two is no core"
 
 
 def test_ties_are_counted_and_torn_ones_apart() -> None:
@@ -148,13 +164,20 @@ def test_ties_are_counted_and_torn_ones_apart() -> None:
 
 
 def test_items_that_only_test_put_into_the_catalogue_are_flagged() -> None:
-    split = timed(CLEAN, titles={"dd": None, "aa": None})
+    split = timed(CLEAN, titles={"dd": None, "aa": None, "ff": None})
     assert (found(split, "catalogue").level, found(split, "catalogue").count) == ("flag", 1)
     assert found(timed(CLEAN, titles={"dd": "  "}), "catalogue").count == 1
 
 
 def test_a_vocabulary_learned_from_test_items_is_refused() -> None:
-    titles = {"aa": "green tea", "bb": "绿茶 tea", "cc": "green", "dd": "Zanzibar 深度学习", "ff": "film", "gg": "noir"}
+    titles = {
+        "aa": "green tea",
+        "bb": "绿茶 tea",
+        "cc": "green",
+        "dd": "Zanzibar tea 深度学习",
+        "ff": "film",
+        "gg": "noir",
+    }
     split = timed(CLEAN, titles=titles)
     settings = TfidfSettings(min_df=1)
     known = TfidfEncoder.fit([titles[name] for name in ("aa", "bb", "cc", "ff", "gg")], settings)

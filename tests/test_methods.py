@@ -42,8 +42,8 @@ def small_data(seed: int = 0, persons: int = 30) -> TrainingData:
     rng = np.random.default_rng(seed)
     rows = [rng.integers(0, 13, rng.integers(1, 9)).tolist() for _ in range(persons)]
     histories = Histories.of([[2, 7, 8], [7, 7, 9, 1], *rows])
-    ts = histories.ts * DAY
-    return TrainingData(replace(histories, ts=ts), TARGET, N, int(ts.max()), small_features(seed))
+    ts, weights = histories.ts * DAY, rng.choice([0.3, 1.0], histories.ts.size).astype(np.float32)
+    return TrainingData(replace(histories, ts=ts, weights=weights), TARGET, N, int(ts.max()), small_features(seed))
 
 
 DATA = small_data()

@@ -38,8 +38,9 @@ def test_columns_are_completed_ordered_cast_and_sorted() -> None:
 
 
 def test_events_at_one_time_keep_the_order_of_the_log() -> None:
-    log = [("shop", "a", item, 1.0) for item in ("c", "a", "b")]
-    assert conform("events", events(log))["item"].to_list() == ["c", "a", "b"]
+    names = [str(n * 7919 % 5000) for n in range(5000)]
+    log = [("shop", "ab"[n % 2], name, 1.0) for n, name in enumerate(names)]
+    assert conform("events", events(log))["item"].to_list() == names[::2] + names[1::2]
 
 
 @pytest.mark.parametrize(
