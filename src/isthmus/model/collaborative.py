@@ -138,8 +138,8 @@ def _ease(gram: Floats, l2: float) -> Floats:
     if failed:
         raise InputError(f"EASE cannot invert its matrix at l2 = {l2}", fix="take a larger l2")
     inverse, _ = linalg.lapack.spotri(factor, lower=True, overwrite_c=True)
-    full = np.tril(inverse)
-    full += np.tril(inverse, -1).T
+    full = inverse + inverse.T  # only the lower triangle was filled
+    full[np.diag_indices_from(full)] /= 2
     full /= -np.diag(full)
     full[np.diag_indices_from(full)] = 0.0
     return np.ascontiguousarray(full, dtype=np.float32)
