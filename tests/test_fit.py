@@ -20,11 +20,14 @@ from isthmus.data.simulate import WORLD, twin_world
 from isthmus.encode.template import Template
 from isthmus.errors import InputError
 from isthmus.evaluate.protocol import judge
+from isthmus.model import collaborative
 from isthmus.model.base import Features, Setting, Settings, TrainingData
+from isthmus.model.collaborative import Ease
 from isthmus.model.methods import METHODS
 from isthmus.model.popularity import Popularity
 from isthmus.recommender.readers import vocabulary
 from isthmus.split.cohorts import build_task
+from isthmus.split.task import Task
 from isthmus.split.temporal import TEST, TRAIN, VALID, Split
 from isthmus.train import tune
 from isthmus.train.fit import FitSettings, Target, fit_target, task_names, training_data
@@ -233,3 +236,23 @@ def test_nothing_to_fit_is_said(split: Split, features: Features) -> None:
     )
     with pytest.raises(InputError, match="no training event in domain 'target'"):
         fit_target(untaught, "target", features, QUICK)
+
+
+def test_a_large_corpus_chooses_ease_on_fewer_items_and_learns_it_in_full() -> None:
+    rng = np.random.default_rng(0)
+    n_items = collaborative.QUICK + 50
+    rows = [rng.choice(n_items, 4, replace=False).tolist() for _ in range(60)]
+    target = np.arange(n_items, dtype=np.int32)
+    data = TrainingData(Histories.of(rows), target, n_items, now=0)
+    few = replace(data, n_items=collaborative.QUICK)
+    assert Ease().quick(data) == {"max_items": collaborative.QUICK}
+    assert Ease().quick(few) == {}
+    task = Task(
+        domain="all", part="valid", items=target, persons=np.arange(60), histories=Histories.of([r[:3] for r in rows]),
+        target_indptr=np.arange(61), targets=np.array([row[3] for row in rows], np.int32),
+        popularity=np.ones(n_items, np.int64), train_persons=60, exclude_seen=True,
+    )  # fmt: skip
+    search = Search(data, task, 0, deadline=0.0)
+    found = search.run("ease")
+    assert [trial.settings["max_items"] for trial in search.log] == [collaborative.QUICK, 15000]
+    assert found.settings["max_items"] == 15000

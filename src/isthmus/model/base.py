@@ -116,6 +116,10 @@ class Method(ABC):
         self.target: Indices = np.zeros(0, np.int32)
         self.n_items = 0
 
+    def quick(self, data: TrainingData) -> Settings:  # noqa: ARG002
+        """Return settings that stand in while the others are chosen, where learning from ``data`` is slow."""
+        return {}
+
     def fit(self, data: TrainingData, *, seed: int = 0) -> Method:
         """Learn from ``data``; return self."""
         self.target, self.n_items = data.target, data.n_items

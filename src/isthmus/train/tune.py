@@ -51,8 +51,21 @@ class Search:
     log: list[Trial] = field(default_factory=list)
 
     def run(self, name: str) -> Method:
-        """Return the method ``name``, fitted with the best settings found; the defaults are always tried."""
-        best, reached = self._trial(make(name), None)
+        """Return the method ``name``, fitted with the best settings found; the defaults are always tried.
+
+        A method that is slow to learn is tried with its :meth:`~isthmus.model.base.Method.quick` settings, and
+        learned once in full.
+        """
+        usual = make(name)
+        quick = usual.quick(self.data)
+        best = self._search(make(name, quick))
+        if not quick:
+            return best
+        full = {setting: usual.settings[setting] for setting in quick}
+        return self._trial(make(name, {**best.settings, **full}), None)[0]
+
+    def _search(self, first: Method) -> Method:
+        best, reached = self._trial(first, None)
         for setting, values in self._axes(best):
             for value in values:
                 if time.monotonic() > self.deadline:
@@ -60,7 +73,7 @@ class Search:
                 if value == best.settings[setting]:
                     continue
                 reuse = best if setting in best.reading else None
-                rival, score = self._trial(make(name, {**best.settings, setting: value}), reuse)
+                rival, score = self._trial(make(first.name, {**best.settings, setting: value}), reuse)
                 if score > reached:
                     best, reached = rival, score
         return best
