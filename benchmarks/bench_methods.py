@@ -32,7 +32,9 @@ HERE = Path(__file__).parent
 #: Data set -> (spec, protocol, target domains).
 SETS = {
     "movielens": ("movielens_latest_small", "time", ["movies"]),
+    "movielens-last": ("movielens_latest_small", "leave-last", ["movies"]),
     "steam": ("steam_australian", "time", ["games"]),
+    "steam-last": ("steam_australian", "leave-last", ["games"]),
     "fedcsr": ("fedcsr", "time", ["Food", "Kitchen"]),
     "beauty_sports_toys": ("beauty_sports_toys", "leave-last", ["Beauty", "Toys", "Sports"]),
 }

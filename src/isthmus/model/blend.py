@@ -25,8 +25,10 @@ ENOUGH: Final = 60
 #: Steps of the ascent: a weight becomes this many times itself, or this share of the largest.
 FACTORS: Final = (0.0, 0.5, 0.8, 1.25, 2.0)
 SHARES: Final = (0.1, 0.3)
-#: Powers of the methods' own NDCG that the ascent may start from: 0 is equal weights, the last nearly the best alone.
-POWERS: Final = (0.0, 1.0, 2.0, 4.0, 16.0)
+#: Powers of the methods' own NDCG that the ascent may start from: 0 is equal weights, the last the best method alone.
+POWERS: Final = (0.0, 1.0, 2.0, 4.0, 16.0, 1e6)
+#: New items keep their plain scores where fewer validation persons than this want one.
+ENOUGH_NEW: Final = 20
 #: How much louder the texts of new items may speak, and what is added to their scores.
 LOUDER: Final = (1.0, 2.0, 4.0, 8.0)
 BONUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -142,12 +144,17 @@ class Candidates:
 
     def ndcg(self, totals: Floats) -> float:
         """Return the mean NDCG@10 of the candidates ordered by ``totals`` (P, C)."""
+        return float(self.each(totals).mean())
+
+    def each(self, totals: Floats) -> Doubles:
+        """Return the NDCG@10 of each person, (P,)."""
         listed = np.where(self.real, totals, -np.inf)
         width = min(10, listed.shape[1])
         best = np.argpartition(-listed, width - 1, axis=1)[:, :width]
         order = np.argsort(-np.take_along_axis(listed, best, axis=1), axis=1, kind="stable")
         hits = np.take_along_axis(self.right, np.take_along_axis(best, order, axis=1), axis=1)
-        return float(((hits / np.log2(np.arange(2, width + 2))).sum(axis=1) / self.ideal).mean())
+        gained: Doubles = (hits / np.log2(np.arange(2, width + 2))).sum(axis=1) / self.ideal
+        return gained
 
 
 def gather(methods: Sequence[Method], task: Task, *, block: int = 256) -> Candidates:
@@ -216,20 +223,19 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0) -> Blend:
     """Return the blend with the best NDCG@10 on ``task``, which must be validation.
 
     Weights climb by coordinate ascent on each of several random halves of the persons and are averaged, which keeps
-    a small validation set from being fitted too closely (bagging; Breiman, Machine Learning 24, 1996). A kind of
-    person gets weights of its own if they do better on the halves they were not learned from. Last, new items get
-    a voice: as loud as gains most for them while all targets together lose at most :data:`TOLERATED`.
+    a small validation set from being fitted too closely (bagging; Breiman, Machine Learning 24, 1996). They replace
+    what they started from only if they are better by more than one standard error on the halves they were not
+    learned from; so do the weights of a kind of person. Last, new items get a voice: as loud as gains most for them
+    while all targets together lose at most :data:`TOLERATED`.
     """
     candidates = gather(methods, task)
     names = tuple(method.name for method in methods)
-    everybody, _ = _bagged(candidates, _start(candidates), generator(seed, "blend"))
+    everybody = _bagged(candidates, _start(candidates), generator(seed, "blend"))
     weights = {}
     for cohort in COHORTS:
         own = everybody
         if int(task.cohorts[cohort].sum()) >= ENOUGH:
-            some = candidates.take(task.cohorts[cohort])
-            found, gain = _bagged(some, everybody, generator(seed, "blend", cohort))
-            own = found if gain > 0 else everybody
+            own = _bagged(candidates.take(task.cohorts[cohort]), everybody, generator(seed, "blend", cohort))
         weights[cohort] = tuple(own.tolist())
     louder, bonus = _voice(candidates, methods, task, weights)
     return Blend(names, weights, louder, bonus)
@@ -238,30 +244,38 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0) -> Blend:
 def _start(candidates: Candidates) -> Doubles:
     """Return the weights to climb from, (M,): a power of each method's own NDCG@10, the best of a few powers."""
     alone = np.array([candidates.ndcg(candidates.scores[:, :, m]) for m in range(candidates.scores.shape[2])])
-    rising = [np.maximum(alone / max(alone.max(), 1e-12), 1e-3) ** power for power in POWERS]
+    merit = np.maximum(alone, 1e-6) / max(float(alone.max()), 1e-6)
+    rising = [merit**power for power in POWERS]
     shares = [row / row.sum() for row in rising]
-    return max(shares, key=lambda row: candidates.ndcg(candidates.scores @ row.astype(np.float32)))
+    return max(shares, key=lambda row: candidates.ndcg(_total(candidates, row)))
 
 
-def _bagged(candidates: Candidates, start: Doubles, rng: np.random.Generator) -> tuple[Doubles, float]:
-    """Return the mean of the best weights on random halves, (M,) of sum 1, and their mean gain on the other halves."""
+def _bagged(candidates: Candidates, start: Doubles, rng: np.random.Generator) -> Doubles:
+    """Return the mean of the best weights on random halves, (M,) of sum 1; ``start`` if they do no better elsewhere."""
     persons = candidates.real.shape[0]
-    found, gains = [], []
+    found, gained, times = [], np.zeros(persons), np.zeros(persons)
     for _ in range(BAGS):
         order = rng.permutation(persons)
-        middle = max(persons // 2, 1)
-        best = _climb(candidates.take(np.sort(order[:middle])), start)
+        mine, other = np.sort(order[: max(persons // 2, 1)]), np.sort(order[persons // 2 :])
+        best = _climb(candidates.take(mine), start)
         found.append(best)
-        other = candidates.take(np.sort(order[middle:])) if persons > 1 else candidates
-        moved, stayed = (other.ndcg(other.scores @ row.astype(np.float32)) for row in (best, start))
-        gains.append(moved - stayed)
-    return np.asarray(np.mean(found, axis=0)), float(np.mean(gains))
+        rest = candidates.take(other)
+        gained[other] += rest.each(_total(rest, best)) - rest.each(_total(rest, start))
+        times[other] += 1
+    gain = gained[times > 0] / times[times > 0]
+    better = gain.mean() > gain.std() / np.sqrt(gain.size)
+    return np.asarray(np.mean(found, axis=0)) if better else start
+
+
+def _total(candidates: Candidates, weights: Doubles) -> Floats:
+    """Return the weighted sum of the methods' scores, (P, C)."""
+    return np.asarray(candidates.scores @ weights.astype(np.float32), dtype=np.float32)
 
 
 def _climb(candidates: Candidates, start: Doubles, rounds: int = 4) -> Doubles:
     """Return the weights (M,) of sum 1 that coordinate ascent on NDCG@10 ends at."""
     weights = start.copy()
-    totals = candidates.scores @ weights.astype(np.float32)
+    totals = _total(candidates, weights)
     best = candidates.ndcg(totals)
     for _ in range(rounds):
         before = best
@@ -285,7 +299,7 @@ def _voice(
 ) -> tuple[float, float]:
     """Return how much louder new items' texts speak, and their bonus."""
     fresh = candidates.right & candidates.new
-    if not fresh.any():
+    if fresh.any(axis=1).sum() < ENOUGH_NEW:
         return 1.0, 0.0
     rows = np.stack([task.cohorts[name] for name in COHORTS], axis=1) @ np.array([weights[name] for name in COHORTS])
     parts = candidates.scores * rows[:, None, :].astype(np.float32)
