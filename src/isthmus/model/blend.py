@@ -27,8 +27,9 @@ FACTORS: Final = (0.0, 0.5, 0.8, 1.25, 2.0)
 SHARES: Final = (0.1, 0.3)
 #: Powers of the methods' own NDCG that the ascent may start from: 0 is equal weights, the last the best method alone.
 POWERS: Final = (0.0, 1.0, 2.0, 4.0, 16.0, 1e6)
-#: New items keep their plain scores where fewer validation persons than this want one.
+#: Where fewer validation persons than this want a new item, texts speak as loud as costs nothing that matters.
 ENOUGH_NEW: Final = 20
+ALOUD: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 #: How much louder the texts of new items may speak, and what is added to their scores.
 LOUDER: Final = (1.0, 2.0, 4.0, 8.0)
 BONUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -69,12 +70,16 @@ class Blend:
     louder, bonus : float
         A new item (one without any training event) has ``louder`` times the weight on methods that read, plus
         ``bonus``: what no other method can say about it.
+    aloud : float
+        Weight that new items' texts have besides, shared by the methods that read: for validation parts that tell
+        nothing about new items.
     """
 
     methods: tuple[str, ...]
     weights: Mapping[str, tuple[float, ...]]
     louder: float = 1.0
     bonus: float = 0.0
+    aloud: float = 0.0
 
     def score(self, methods: Sequence[Method], histories: Histories, new: Bools) -> Floats:
         """Return the weighted sum of standardised scores, (B, T) float32.
@@ -93,14 +98,19 @@ class Blend:
         weights = flags @ np.array([self.weights[name] for name in COHORTS], np.float32)
         total = np.zeros((len(histories), new.size), np.float32)
         total[:, new] = self.bonus
+        aloud = self.aloud / max(sum(method.inductive for method in methods), 1) if new.any() else 0.0
         for place, method in enumerate(methods):
-            rows = np.flatnonzero(weights[:, place])
+            read = aloud if method.inductive else 0.0
+            rows = np.arange(len(histories)) if read else np.flatnonzero(weights[:, place])
             if rows.size == 0:
                 continue
             some = histories if rows.size == len(histories) else histories.take(rows)
-            scores = weights[rows, place][:, None] * standardise(method.score(some))
+            own, scores = weights[rows, place][:, None], standardise(method.score(some))
             if method.inductive:
-                scores[:, new] *= np.float32(self.louder)
+                scores[:, new] *= own * np.float32(self.louder) + np.float32(read)
+                scores[:, ~new] *= own
+            else:
+                scores *= own
             total[rows] += scores
         return total
 
@@ -237,8 +247,7 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0) -> Blend:
         if int(task.cohorts[cohort].sum()) >= ENOUGH:
             own = _bagged(candidates.take(task.cohorts[cohort]), everybody, generator(seed, "blend", cohort))
         weights[cohort] = tuple(own.tolist())
-    louder, bonus = _voice(candidates, methods, task, weights)
-    return Blend(names, weights, louder, bonus)
+    return Blend(names, weights, *_voice(candidates, methods, task, weights))
 
 
 def _start(candidates: Candidates) -> Doubles:
@@ -296,18 +305,19 @@ def _climb(candidates: Candidates, start: Doubles, rounds: int = 4) -> Doubles:
 
 def _voice(
     candidates: Candidates, methods: Sequence[Method], task: Task, weights: Mapping[str, tuple[float, ...]]
-) -> tuple[float, float]:
-    """Return how much louder new items' texts speak, and their bonus."""
-    fresh = candidates.right & candidates.new
-    if fresh.any(axis=1).sum() < ENOUGH_NEW:
-        return 1.0, 0.0
+) -> tuple[float, float, float]:
+    """Return how much louder new items' texts speak, their bonus, and the weight of their texts besides."""
     rows = np.stack([task.cohorts[name] for name in COHORTS], axis=1) @ np.array([weights[name] for name in COHORTS])
     parts = candidates.scores * rows[:, None, :].astype(np.float32)
     reads = np.array([method.inductive for method in methods])
     said, read = parts.sum(axis=2), parts[:, :, reads].sum(axis=2)
+    floor = (1 - TOLERATED) * candidates.ndcg(said)
+    fresh = candidates.right & candidates.new
+    if fresh.any(axis=1).sum() < ENOUGH_NEW:
+        texts = candidates.scores[:, :, reads].sum(axis=2) / max(int(reads.sum()), 1) * candidates.new
+        return 1.0, 0.0, max(share for share in ALOUD if candidates.ndcg(said + share * texts) >= floor)
     some = np.flatnonzero(fresh.any(axis=1))
     only = replace(candidates, right=fresh, ideal=np.ones_like(candidates.ideal)).take(some)
-    floor = (1 - TOLERATED) * candidates.ndcg(said)
     best, reached = (1.0, 0.0), only.ndcg(said[some])
     for louder in LOUDER:
         for bonus in BONUSES:
@@ -315,4 +325,4 @@ def _voice(
             gain = only.ndcg(totals[some])
             if gain > reached and candidates.ndcg(totals) >= floor:
                 best, reached = (louder, bonus), gain
-    return best
+    return *best, 0.0

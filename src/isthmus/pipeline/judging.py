@@ -217,7 +217,8 @@ def _weights(target: Target) -> Json:
         cohort: dict(zip(blend.methods, (round(float(weight), 4) for weight in weights), strict=True))
         for cohort, weights in blend.weights.items()
     }
-    said = f"methods that read count {blend.louder:.2f} times, and {blend.bonus:+.2f} standard deviations on top"
+    said = f"methods that read count {blend.louder:.2f} times, {blend.bonus:+.2f} standard deviations on top"
+    said += f", {blend.aloud:.2f} of their texts besides" if blend.aloud else ""
     return {**rows, "New items": said}
 
 

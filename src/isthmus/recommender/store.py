@@ -132,6 +132,7 @@ def _write_target(folder: Path, place: int, target: Target) -> Json:
         "weights": {cohort: list(row) for cohort, row in target.blend.weights.items()},
         "louder": target.blend.louder,
         "bonus": target.blend.bonus,
+        "aloud": target.blend.aloud,
         "log": target.log,
         "valid": target.valid,
     }
@@ -156,6 +157,7 @@ def _read_target(path: Path, place: int, said: Json, n_items: int, features: Fea
             weights,
             cast("float", said["louder"]),
             cast("float", said["bonus"]),
+            cast("float", said["aloud"]),
         ),
         cast("list[Json]", said["log"]),
         cast("dict[str, float]", said["valid"]),
