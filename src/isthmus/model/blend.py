@@ -72,7 +72,7 @@ class Blend:
         ``bonus``: what no other method can say about it.
     aloud : float
         Weight that new items' texts have besides, shared by the methods that read: for validation parts that tell
-        nothing about new items.
+        nothing about new items, and blends in which no method reads.
     """
 
     methods: tuple[str, ...]
@@ -313,7 +313,7 @@ def _voice(
     said, read = parts.sum(axis=2), parts[:, :, reads].sum(axis=2)
     floor = (1 - TOLERATED) * candidates.ndcg(said)
     fresh = candidates.right & candidates.new
-    if fresh.any(axis=1).sum() < ENOUGH_NEW:
+    if fresh.any(axis=1).sum() < ENOUGH_NEW or not read.any():
         texts = candidates.scores[:, :, reads].sum(axis=2) / max(int(reads.sum()), 1) * candidates.new
         return 1.0, 0.0, max(share for share in ALOUD if candidates.ndcg(said + share * texts) >= floor)
     some = np.flatnonzero(fresh.any(axis=1))
