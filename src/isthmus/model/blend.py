@@ -313,7 +313,7 @@ def _voice(
     said, read = parts.sum(axis=2), parts[:, :, reads].sum(axis=2)
     floor = (1 - TOLERATED) * candidates.ndcg(said)
     fresh = candidates.right & candidates.new
-    if fresh.any(axis=1).sum() < ENOUGH_NEW or not read.any():
+    if fresh.any(axis=1).sum() < ENOUGH_NEW or (reads.any() and not read.any()):
         texts = candidates.scores[:, :, reads].sum(axis=2) / max(int(reads.sum()), 1) * candidates.new
         return 1.0, 0.0, max(share for share in ALOUD if candidates.ndcg(said + share * texts) >= floor)
     some = np.flatnonzero(fresh.any(axis=1))
