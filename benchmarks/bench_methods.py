@@ -152,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--out", type=Path, default=Path("out/methods"))
+    parser.add_argument("--domains", nargs="*", help="only these target domains")
     parser.add_argument("--budget", type=float, default=120)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -160,7 +161,7 @@ def main() -> None:
         for name in options.sets:
             spec, protocol, domains = SETS[name]
             corpus = corpus_of(spec, Path(folder))
-            for domain in domains:
+            for domain in [name for name in domains if not options.domains or name in options.domains]:
                 start = time.perf_counter()
                 data = measure(name, domain, corpus, protocol, options.budget)
                 file = options.out / f"{name}-{domain}.json"
