@@ -15,7 +15,7 @@ import polars as pl
 from isthmus.data.tables import SCHEMAS, conform, empty
 from isthmus.errors import ArtefactError, DataError, NotFoundError, nearest
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
-from isthmus.types import EVENT_WEIGHTS
+from isthmus.types import EVENT_WEIGHTS, EVENTS
 
 FORMAT: Final = 1
 MANIFEST: Final = "corpus.json"
@@ -185,12 +185,12 @@ class Corpus:
         Returns
         -------
         polars.DataFrame
-            person (u32), item (u32), weight (f32), value (f64), ts; sorted by person, then time, then the
-            order of the log.
+            person (u32), item (u32), event (u8: place in ``EVENTS``), weight (f32), value (f64), ts; sorted by
+            person, then time, then the order of the log.
         """
         weights = pl.DataFrame(
-            {"event": list(EVENT_WEIGHTS), "weight": list(EVENT_WEIGHTS.values())},
-            schema={"event": pl.String, "weight": pl.Float32},
+            {"event": EVENTS, "weight": list(EVENT_WEIGHTS.values()), "code": range(len(EVENTS))},
+            schema={"event": pl.String, "weight": pl.Float32, "code": pl.UInt8},
         )
         persons = pl.DataFrame({"person": self.persons}).with_row_index("person_index")
         accounts = self.identities.join(persons, on="person").select("platform", "user", "person_index")
@@ -200,7 +200,7 @@ class Corpus:
             .join(weights.lazy().filter(pl.col("weight") > 0), on="event", maintain_order="left")
             .join(accounts.lazy(), on=["platform", "user"], maintain_order="left")
             .join(items.lazy(), on=["platform", "item"], maintain_order="left")
-            .select(person="person_index", item="item_index", weight="weight", value="value", ts="ts")
+            .select(person="person_index", item="item_index", event="code", weight="weight", value="value", ts="ts")
             .sort("person", "ts", maintain_order=True)
             .collect()
         )

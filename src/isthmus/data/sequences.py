@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
-from isthmus.types import Bools, Floats, Indices, Ints
+from isthmus.types import Bools, Codes, Floats, Indices, Ints
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Histories:
         What each event says about taste, above 0, at most 1.
     ts : int64 array (E,)
         Microseconds since 1970, UTC.
+    events : int8 array (E,), optional
+        What happened: the place in :data:`isthmus.types.EVENTS`; all 0 if not given.
 
     Examples
     --------
@@ -37,6 +39,12 @@ class Histories:
     items: Indices
     weights: Floats
     ts: Ints
+    events: Codes = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Fill in the events if they are not given."""
+        if self.events is None:
+            object.__setattr__(self, "events", np.zeros(self.items.size, np.int8))
 
     @classmethod
     def of(cls, items: list[list[int]]) -> Histories:
@@ -50,7 +58,7 @@ class Histories:
     def from_frame(cls, frame: pl.DataFrame, persons: Ints) -> Histories:
         """Return the histories of ``persons`` (sorted, unique) from a frame sorted by person and time.
 
-        ``frame`` has columns person, item, weight, ts; a person without rows gets an empty history.
+        ``frame`` has columns person, item, weight, ts and, optional, event; a person without rows gets an empty history.
         """
         person = frame["person"].to_numpy()
         start, stop = np.searchsorted(person, persons, "left"), np.searchsorted(person, persons, "right")
@@ -58,7 +66,9 @@ class Histories:
         items = frame["item"].to_numpy().astype(np.int32)[rows]
         weights = frame["weight"].to_numpy().astype(np.float32)[rows]
         ts = frame["ts"].to_physical().to_numpy().astype(np.int64)[rows]
-        return cls(np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64), items, weights, ts)
+        events = frame["event"].to_numpy().astype(np.int8)[rows] if "event" in frame.columns else None
+        indptr = np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64)
+        return cls(indptr, items, weights, ts, events)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         """Return the number of persons ``B``."""
@@ -84,13 +94,13 @@ class Histories:
         start, stop = self.indptr[persons], self.indptr[np.asarray(persons) + 1]
         rows = ranges(start, stop)
         indptr = np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64)
-        return Histories(indptr, self.items[rows], self.weights[rows], self.ts[rows])
+        return Histories(indptr, self.items[rows], self.weights[rows], self.ts[rows], self.events[rows])
 
     def keep(self, events: Bools) -> Histories:
         """Return the histories with only the events where ``events`` (E,) is true."""
         counts = np.bincount(self.rows[events], minlength=len(self))
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return Histories(indptr, self.items[events], self.weights[events], self.ts[events])
+        return Histories(indptr, self.items[events], self.weights[events], self.ts[events], self.events[events])
 
     def last(self, n: int) -> Histories:
         """Return the newest ``n`` events of each person."""

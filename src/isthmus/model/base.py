@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -29,8 +30,42 @@ State: TypeAlias = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where each item lives.
+
+    Parameters
+    ----------
+    domain, platform : int32 arrays (N,)
+        Place of each item's domain in ``domains``, of its platform in ``platforms``.
+    domains, platforms : tuple of str
+        Names.
+
+    Examples
+    --------
+    >>> items = pl.DataFrame({"platform": ["shop", "shop", "radio"], "domain": ["books", "films", "music"]})
+    >>> Places.of(items).platform.tolist()
+    [0, 0, 1]
+    """
+
+    domain: Indices
+    platform: Indices
+    domains: tuple[str, ...]
+    platforms: tuple[str, ...]
+
+    @classmethod
+    def of(cls, items: pl.DataFrame) -> Places:
+        """Return the places of an items table; names stand in the order they are met."""
+        names = [items[column].unique(maintain_order=True).to_list() for column in ("domain", "platform")]
+        codes = [
+            items[column].replace_strict(known, range(len(known)), return_dtype=pl.Int32).to_numpy()
+            for column, known in zip(("domain", "platform"), names, strict=True)
+        ]
+        return cls(codes[0], codes[1], tuple(names[0]), tuple(names[1]))
+
+
+@dataclass(frozen=True)
 class Features:
-    """What the items' texts say, one row an item of the corpus.
+    """What is known of the items besides events, one row an item of the corpus.
 
     Parameters
     ----------
@@ -38,10 +73,13 @@ class Features:
         TF-IDF features, rows of length 1 or 0.
     vectors : float32 array (N, D), optional
         Language-model vectors; a row of zeros for an item without text.
+    places : Places, optional
+        Domain and platform of each item.
     """
 
     text: sparse.csr_array | None = None
     vectors: Floats | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True)

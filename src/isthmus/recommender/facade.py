@@ -225,8 +225,8 @@ class Recommender:
         for domain in new["domain"].unique().sort():
             self._require_known(domain)
         read = self.content.readers.read(new)
-        features = stack(self.features, read)
         table = pl.concat([self.items, new])
+        features = stack(self.features, read, table)
         targets = {}
         for domain, target in self.targets.items():
             fresh = np.flatnonzero((new["domain"] == domain).to_numpy()) + self.items.height

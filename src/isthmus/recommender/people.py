@@ -8,7 +8,7 @@ import polars as pl
 
 from isthmus.errors import DataError, NotFoundError
 from isthmus.split.temporal import TEST, Split
-from isthmus.types import EVENT_WEIGHTS
+from isthmus.types import EVENT_WEIGHTS, EVENTS
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class People:
     accounts : polars.DataFrame
         platform, user, person (u32).
     events : polars.DataFrame
-        person, item, weight, ts: the taste events known, sorted by person and time.
+        person, item, event, weight, ts: the taste events known, sorted by person and time.
     """
 
     accounts: pl.DataFrame
@@ -36,7 +36,7 @@ class People:
         accounts = here.join(persons, on="person", maintain_order="left")
         return cls(
             accounts.select("platform", "user", person="index"),
-            split.known(TEST).select("person", "item", "weight", "ts"),
+            split.known(TEST).select("person", "item", "event", "weight", "ts"),
         )
 
     def find(self, users: pl.DataFrame) -> pl.DataFrame:
@@ -81,6 +81,7 @@ class People:
         added = rows.select(
             "person",
             item=pl.col("index").cast(self.events.schema["item"]),
+            event=pl.col("event").replace_strict(EVENTS, range(len(EVENTS)), return_dtype=pl.UInt8),
             weight=pl.col("weight").cast(pl.Float32),
             ts=pl.lit(latest).cast(self.events.schema["ts"]) + pl.duration(seconds=pl.int_range(1, pl.len() + 1)),
         )

@@ -12,7 +12,7 @@ from isthmus.encode.store import encode_items
 from isthmus.encode.template import Template
 from isthmus.encode.text import TextEncoder
 from isthmus.encode.tfidf import TfidfEncoder
-from isthmus.model.base import Features
+from isthmus.model.base import Features, Places
 from isthmus.split.temporal import CONTEXT, TEST, Split
 
 
@@ -38,7 +38,7 @@ class Readers:
         """Return the features of ``items``, one row each; vectors come from the cache where they were made before."""
         text = self.tfidf.transform(Template().render(items).to_list())
         vectors = encode_items(items, TextEncoder(self.model)).matrix if self.vectors else None
-        return Features(text, vectors)
+        return Features(text, vectors, Places.of(items))
 
 
 def vocabulary(split: Split) -> TfidfEncoder:
@@ -48,8 +48,8 @@ def vocabulary(split: Split) -> TfidfEncoder:
     return TfidfEncoder.fit(texts if any(texts) else ["-"])
 
 
-def stack(old: Features, new: Features) -> Features:
-    """Return the features of old items followed by those of new ones."""
+def stack(old: Features, new: Features, items: pl.DataFrame) -> Features:
+    """Return the features of old items followed by those of new ones; ``items`` is the longer items table."""
     text = None if old.text is None or new.text is None else sparse.vstack([old.text, new.text], format="csr")
     vectors = None if old.vectors is None or new.vectors is None else np.concatenate([old.vectors, new.vectors])
-    return Features(text, vectors)
+    return Features(text, vectors, Places.of(items))

@@ -16,7 +16,7 @@ from scipy import sparse
 from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.errors import ArtefactError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
-from isthmus.model.base import Features, Method, Settings, State
+from isthmus.model.base import Features, Method, Places, Settings, State
 from isthmus.model.blend import Blend
 from isthmus.model.methods import make
 from isthmus.recommender.people import People
@@ -106,7 +106,7 @@ def _check(path: Path, files: Mapping[str, str]) -> None:
 def _read(path: Path, manifest: Json) -> Content:
     items = pl.read_parquet(path / "items.parquet")
     tfidf = TfidfEncoder.from_state(read_json(path / "tfidf.json", what="model"))
-    features = _unpack(load_file(path / "features.safetensors"), items.height, tfidf.n_features)
+    features = _unpack(load_file(path / "features.safetensors"), items, tfidf.n_features)
     language_model = manifest["language_model"]
     targets = [
         _read_target(path, place, target, items.height, features)
@@ -177,9 +177,9 @@ def _pack(features: Features) -> State:
     return packed
 
 
-def _unpack(arrays: Mapping[str, np.ndarray], n_items: int, n_features: int) -> Features:
+def _unpack(arrays: Mapping[str, np.ndarray], items: pl.DataFrame, n_features: int) -> Features:
     text = None
     if "data" in arrays:
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
-        text = sparse.csr_array(parts, shape=(n_items, n_features))
-    return Features(text, arrays.get("vectors"))
+        text = sparse.csr_array(parts, shape=(items.height, n_features))
+    return Features(text, arrays.get("vectors"), Places.of(items))

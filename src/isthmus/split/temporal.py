@@ -19,9 +19,9 @@ from isthmus.files import Json, new_folder, read_json, write_json
 from isthmus.rng import generator
 from isthmus.types import PARTS, Protocol
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 CARD: Final = "split.json"
-COLUMNS: Final = ("person", "item", "weight", "value", "ts", "part")
+COLUMNS: Final = ("person", "item", "event", "weight", "value", "ts", "part")
 TRAIN, VALID, TEST, CONTEXT = range(len(PARTS))
 
 
@@ -55,7 +55,7 @@ class Split:
     corpus : Corpus
         The corpus that was split.
     events : polars.DataFrame
-        person (u32), item (u32), weight (f32), value (f64), ts, part (u8: 0 train, 1 valid, 2 test, 3 context: may be
+        person (u32), item (u32), event (u8), weight (f32), value (f64), ts, part (u8: 0 train, 1 valid, 2 test, 3 context: may be
         shown as history, never learned from); sorted by person and time.
     card : dict
         The protocol card: protocol, cuts, shares, counts, fingerprint.
@@ -209,6 +209,43 @@ class Split:
         unasked = mine & both & (part == pl.col("other"))
         events = events.filter(~unasked & ~(mine & (part == TRAIN) & (place > keep))).drop("mine", "other")
         card = {**self.card, "few-shot": {"domain": domain, "keep": keep, "share": share, "seed": seed}}
+        return Split(self.corpus, events, {**card, **_counts(events)})
+
+    def only(self, domain: str) -> Split:
+        """Return the split without any event of other domains: what a system without a source may know."""
+        self.corpus.require_domain(domain)
+        events = self.events.filter(self._domains() == domain)
+        return Split(self.corpus, events, {**self.card, "only": domain, **_counts(events)})
+
+    def thinned(self, domain: str, *, share: float, seed: int) -> Split:
+        """Return a split in which only a random share of the persons teaches, and chooses, in ``domain``.
+
+        What the others did there before test becomes context: it may be shown as their history, and is neither
+        learned from nor a validation target. The test part stays as it is. Shares of one seed are nested: who teaches
+        at 1 % teaches at 10 % too.
+
+        Parameters
+        ----------
+        domain : str
+            The target domain.
+        share : float
+            Share of the persons with training events in the domain, in [0, 1]; 0 is zero-shot.
+        seed : int
+            Which persons.
+
+        Raises
+        ------
+        InputError
+            An impossible share.
+        """
+        self.corpus.require_domain(domain)
+        if not 0 <= share <= 1:
+            raise InputError(f"share {share} is impossible", fix="take a share in [0, 1]")
+        chosen = pl.Series(generator(seed, "thinned", domain).random(len(self.corpus.persons)) < share)
+        hidden = (self._domains() == domain) & ~chosen.gather(self.events["person"]) & (self.events["part"] != TEST)
+        part = pl.when(hidden).then(CONTEXT).otherwise("part").cast(pl.UInt8)
+        events = self.events.with_columns(part=part)
+        card = {**self.card, "thinned": {"domain": domain, "share": share, "seed": seed}}
         return Split(self.corpus, events, {**card, **_counts(events)})
 
     def _domains(self) -> pl.Series:

@@ -1,0 +1,1 @@
+"""Transfer: strategies, and what to carry over."""
