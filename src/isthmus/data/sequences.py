@@ -39,11 +39,11 @@ class Histories:
     items: Indices
     weights: Floats
     ts: Ints
-    events: Codes = field(default=None)  # type: ignore[assignment]
+    events: Codes = field(default_factory=lambda: np.zeros(0, np.int8))
 
     def __post_init__(self) -> None:
         """Fill in the events if they are not given."""
-        if self.events is None:
+        if self.events.size != self.items.size:
             object.__setattr__(self, "events", np.zeros(self.items.size, np.int8))
 
     @classmethod
@@ -58,7 +58,7 @@ class Histories:
     def from_frame(cls, frame: pl.DataFrame, persons: Ints) -> Histories:
         """Return the histories of ``persons`` (sorted, unique) from a frame sorted by person and time.
 
-        ``frame`` has columns person, item, weight, ts and, optional, event; a person without rows gets an empty history.
+        ``frame`` has columns person, item, weight, ts and perhaps event; a person without rows gets an empty history.
         """
         person = frame["person"].to_numpy()
         start, stop = np.searchsorted(person, persons, "left"), np.searchsorted(person, persons, "right")
@@ -66,9 +66,9 @@ class Histories:
         items = frame["item"].to_numpy().astype(np.int32)[rows]
         weights = frame["weight"].to_numpy().astype(np.float32)[rows]
         ts = frame["ts"].to_physical().to_numpy().astype(np.int64)[rows]
-        events = frame["event"].to_numpy().astype(np.int8)[rows] if "event" in frame.columns else None
+        events = frame["event"].to_numpy().astype(np.int8)[rows] if "event" in frame.columns else np.zeros(0, np.int8)
         indptr = np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64)
-        return cls(indptr, items, weights, ts, events)  # type: ignore[arg-type]
+        return cls(indptr, items, weights, ts, events)
 
     def __len__(self) -> int:
         """Return the number of persons ``B``."""

@@ -55,8 +55,8 @@ class Split:
     corpus : Corpus
         The corpus that was split.
     events : polars.DataFrame
-        person (u32), item (u32), event (u8), weight (f32), value (f64), ts, part (u8: 0 train, 1 valid, 2 test, 3 context: may be
-        shown as history, never learned from); sorted by person and time.
+        person (u32), item (u32), event (u8: place in ``EVENTS``), weight (f32), value (f64), ts, part (u8: 0 train,
+        1 valid, 2 test, 3 context: may be shown as history, never learned from); sorted by person and time.
     card : dict
         The protocol card: protocol, cuts, shares, counts, fingerprint.
 
