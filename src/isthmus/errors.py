@@ -67,6 +67,10 @@ class LeakError(InputError):
     """The audit found information that the test would not allow."""
 
 
+class TrainingError(IsthmusError):
+    """Training cannot go on: the loss is no finite number any more."""
+
+
 class StorageError(IsthmusError):
     """The disk is full, or a file cannot be written."""
 
