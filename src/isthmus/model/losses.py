@@ -10,7 +10,6 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import log_softmax
 
 from isthmus.errors import InputError
@@ -38,7 +37,7 @@ def catalogue_softmax(
     The scores are ``scale * states @ table.T + bias``, softmax over the items. A block of rows at a time, the scores
     become probabilities and these the gradients of states, table and bias, all in the forward pass (in the manner of
     the fused linear cross-entropy of Hsu et al., Liger Kernel, 2024, arXiv:2410.10989). The backward pass only scales
-    them, and cannot be differentiated again.
+    them; there is no second derivative.
 
     Parameters
     ----------
@@ -64,7 +63,7 @@ def catalogue_softmax(
     Raises
     ------
     InputError
-        Shapes do not fit.
+        Shapes do not fit; or, in the backward pass, a second derivative is asked for.
 
     Examples
     --------
@@ -124,8 +123,9 @@ class _CatalogueSoftmax(torch.autograd.Function):  # type: ignore[misc]
         return losses @ shares
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: torch.autograd.function.FunctionCtx, d_loss: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise InputError("catalogue_softmax has no second derivative", fix="leave out create_graph=True")
         saved = iter(ctx.saved_tensors)
         grads = [
             (next(saved) * d_loss).to(kind) if need else None
