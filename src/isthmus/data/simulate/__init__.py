@@ -45,6 +45,8 @@ PAIR: Final = (
 )
 #: Two domains, everybody in both, little chance: what a known-answer test wants.
 WORLD: Final = Plan(places=PAIR, persons=600, items=240, themes=8, shared=1.0, loyalty=0.95, chinese=0.0, late=0.0)
+#: The same for worlds about order: few themes, so that everybody meets all; each person in one domain only.
+ORDER: Final = replace(WORLD, persons=1600, items=96, themes=6, strands=1, meetings=24.0, shared=0.0, fame=0.0)
 
 
 def town(seed: int = 0, *, persons: int = 1500) -> World:
@@ -86,3 +88,29 @@ def twin_world(seed: int = 0, plan: Plan = WORLD) -> World:
 def unrelated_world(seed: int = 0, plan: Plan = WORLD) -> World:
     """Return two domains in which a person's tastes have nothing to do with each other: no transfer can help."""
     return draw(replace(plan, carries_over=False), seed)
+
+
+def order_world(seed: int = 0, plan: Plan = ORDER) -> World:
+    """Return domains in which only the order of events tells what comes next.
+
+    After an item of one theme mostly comes an item of the theme that follows on it (:attr:`World.next_themes`): any of
+    those that the person has not met, whatever the tastes. All persons meet all themes alike and no item is popular, so
+    that the set of items somebody met says next to nothing. What follows on what is the same in all domains unless
+    ``plan.carries_over`` is false, and shows in the texts.
+
+    Examples
+    --------
+    >>> world = order_world(seed=1, plan=replace(ORDER, persons=10))
+    >>> world.next_themes.columns, world.next_themes.height
+    (['domain', 'theme', 'next'], 12)
+    """
+    return draw(replace(plan, follows=plan.follows or 0.9), seed)
+
+
+def shuffled_world(seed: int = 0, plan: Plan = ORDER) -> World:
+    """Return domains in which the order of events is noise: each person meets what she likes, at any time.
+
+    The catalogues are those of :func:`order_world`. Here the set of items somebody met says everything that can be
+    known about the next one.
+    """
+    return draw(replace(plan, follows=0.0), seed)

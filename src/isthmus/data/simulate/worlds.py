@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from isthmus.data.simulate.walks import successors, walk
 from isthmus.data.simulate.wording import compose, lexicon
 from isthmus.data.tables import TS, conform
 from isthmus.rng import generator
@@ -70,6 +71,11 @@ class Plan:
         Share of the items whose words are Chinese.
     late : float
         Share of the items that appear, and of the persons who join, in the course of the year.
+    fame : float
+        How much more some items are met than others: the pull of the r-th is ``r ** -fame``.
+    follows : float
+        Share of the meetings whose theme is decided by the theme met just before; the rest are of any theme. Above 0,
+        tastes play no part and nobody meets an item twice.
     """
 
     places: tuple[Place, ...]
@@ -83,6 +89,8 @@ class Plan:
     carries_over: bool = True
     chinese: float = 0.25
     late: float = 0.25
+    fame: float = 0.7
+    follows: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,12 +107,15 @@ class World:
         person, domain, theme, strand, share: what each person likes, and how much of it.
     themes : polars.DataFrame
         platform, item, theme, strand: what each item is about.
+    next_themes : polars.DataFrame
+        domain, theme, next: which theme follows on which; no rows where order plays no part.
     """
 
     plan: Plan
     tables: dict[str, pl.DataFrame] = field(repr=False)
     tastes: pl.DataFrame = field(repr=False)
     themes: pl.DataFrame = field(repr=False)
+    next_themes: pl.DataFrame = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -122,8 +133,9 @@ def draw(plan: Plan, seed: int) -> World:
     """Return the world of ``plan`` and ``seed``; the same on any machine."""
     people = _people(plan, generator(seed, "people"))
     catalogues = [_catalogue(plan, place, generator(seed, "items", place.platform)) for place in plan.places]
+    after = _successors(plan, seed)
     logs = [
-        _log(plan, number, catalogues[number], people, generator(seed, "events", place.platform))
+        _log(plan, number, catalogues[number], people, after[number], generator(seed, "events", place.platform))
         for number, place in enumerate(plan.places)
     ]
     items = pl.concat(catalogues)
@@ -133,7 +145,23 @@ def draw(plan: Plan, seed: int) -> World:
         "users": conform("users", _accounts(plan, people).with_columns(attributes=pl.lit(None, pl.String))),
         "identities": conform("identities", _accounts(plan, people)),
     }
-    return World(plan, tables, _tastes(plan, people), items.select("platform", "item", "theme", "strand"))
+    themes = items.select("platform", "item", "theme", "strand")
+    return World(plan, tables, _tastes(plan, people), themes, _next_themes(plan, seed))
+
+
+def _successors(plan: Plan, seed: int) -> list[Ints]:
+    """Return for each place which theme follows on each, (themes,); the same everywhere if tastes carry over too."""
+    places = [plan.places[0] if plan.carries_over else place for place in plan.places]
+    return [successors(plan.themes, generator(seed, "order", place.platform)) for place in places]
+
+
+def _next_themes(plan: Plan, seed: int) -> pl.DataFrame:
+    names = np.array(lexicon().names)[: plan.themes]
+    frames = [
+        pl.DataFrame({"domain": [place.domain] * plan.themes, "theme": names, "next": names[after]})
+        for place, after in zip(plan.places, _successors(plan, seed), strict=True)
+    ]
+    return pl.concat(frames) if plan.follows else pl.concat(frames).clear()
 
 
 def _people(plan: Plan, rng: np.random.Generator) -> _People:
@@ -209,7 +237,7 @@ def _catalogue(plan: Plan, place: Place, rng: np.random.Generator) -> pl.DataFra
             "strand": strands,
             "group": themes * plan.strands + strands,
             "released": released,
-            "pull": 1.0 / (1.0 + rng.permutation(n)) ** 0.7,
+            "pull": 1.0 / (1.0 + rng.permutation(n)) ** plan.fame,
         }
     )
     return pl.concat([words, truth], how="horizontal").with_columns(
@@ -222,16 +250,24 @@ def moments(seconds: Ints) -> pl.Series:
     return pl.Series((np.asarray(seconds) + int(START.timestamp())) * 1_000_000).cast(TS)
 
 
-def _log(plan: Plan, number: int, items: pl.DataFrame, people: _People, rng: np.random.Generator) -> pl.DataFrame:
+def _log(
+    plan: Plan, number: int, items: pl.DataFrame, people: _People, after: Ints, rng: np.random.Generator
+) -> pl.DataFrame:
     """Return the canonical events of place ``number``: each event once for an account and item."""
     place = plan.places[number]
     persons = np.flatnonzero(people.member[:, number])
     counts = 1 + rng.poisson(rng.gamma(1.2, (plan.meetings - 1) / 1.2, size=persons.size))
     who = np.repeat(persons, counts)
-    own, group = _wishes(plan, number, who, people, rng)
-    joined = people.joined[who]
-    seconds = joined + (rng.random(who.size) * (YEAR - joined)).astype(np.int64)
-    chosen = _choose(items, group, seconds, rng)
+    if plan.follows:
+        seconds = _moments_of(who, people, rng)
+        seconds = seconds[np.lexsort((seconds, who))]
+        own, theme = np.ones(who.size, dtype=bool), items["group"].to_numpy() // plan.strands
+        chosen = walk(counts, theme, after, plan.follows, rng)
+        chosen = np.where(items["released"].to_numpy()[chosen] <= seconds, chosen, -1)
+    else:
+        own, group = _wishes(plan, number, who, people, rng)
+        seconds = _moments_of(who, people, rng)
+        chosen = _choose(items, group, seconds, rng)
     found = chosen >= 0
     met = pl.DataFrame(
         {
@@ -242,6 +278,13 @@ def _log(plan: Plan, number: int, items: pl.DataFrame, people: _People, rng: np.
         }
     )
     return _follow(place, met, rng)
+
+
+def _moments_of(who: Ints, people: _People, rng: np.random.Generator) -> Ints:
+    """Return the second of the year of each meeting: any, from the day the person joined."""
+    joined = people.joined[who]
+    seconds: Ints = joined + (rng.random(who.size) * (YEAR - joined)).astype(np.int64)
+    return seconds
 
 
 def _wishes(plan: Plan, number: int, who: Ints, people: _People, rng: np.random.Generator) -> tuple[Bools, Ints]:
