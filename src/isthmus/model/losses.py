@@ -1,210 +1,203 @@
 """Losses: next items over a whole catalogue or a sample of it, ranking, ratings, classes, and contrast.
 
-Every loss is a scalar Tensor, the mean over the rows of a batch. ``weights`` say how much each row counts: the mean is
-then a weighted one, and 0 where nothing counts. No gradient reaches the weights.
+Every loss is a scalar Tensor, the mean over the rows of a batch, in float32 at least. ``weights`` say how much each row
+counts: the mean is then a weighted one, and 0 where nothing counts. No gradient reaches the weights.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, normalize, pad, softplus
 
 from isthmus.errors import InputError
+from isthmus.model.softmax import catalogue_softmax, sampled_softmax, shares_of
 
-#: Scores held at a time by :func:`catalogue_softmax` on a CPU (they stay in its cache), and elsewhere.
-CELLS: Final = {"cpu": 1 << 20}
-CELLS_ELSEWHERE: Final = 1 << 26
-#: Rows held at a time, at least.
-FEWEST_ROWS: Final = 32
-#: A right answer less likely than this is looked at again, with logarithms.
-UNLIKELY: Final = 1e-30
+__all__ = [
+    "bce",
+    "bce01",
+    "bpr",
+    "catalogue_softmax",
+    "cross_entropy",
+    "info_nce",
+    "mse",
+    "sampled_softmax",
+    "squared_log_ratio",
+]
 
 
-def catalogue_softmax(
-    states: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    weights: Tensor | None = None,
-    *,
-    bias: Tensor | None = None,
-    scale: float | Tensor = 1.0,
-) -> Tensor:
-    """Return the exact cross-entropy of next items over the whole catalogue, without ever holding all scores.
-
-    The scores are ``scale * states @ table.T + bias``, softmax over the items. A block of rows at a time, the scores
-    become probabilities and these the gradients of states, table and bias, all in the forward pass (in the manner of
-    the fused linear cross-entropy of Hsu et al., Liger Kernel, 2024, arXiv:2410.10989). The backward pass only scales
-    them; there is no second derivative.
+def bpr(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return ``-log sigmoid(positive - negative)``, mean over negatives and persons (Rendle et al., UAI 2009).
 
     Parameters
     ----------
-    states : Tensor (P, d)
-        What is known of each person at each place. If both ``states`` and ``table`` are bfloat16, products are taken
-        in it, else in float32 (or float64); softmax and sums are float32 at least. Autocast changes nothing.
-    table : Tensor (T, d)
-        Item vectors.
-    targets : int64 Tensor (P,)
-        Row of ``table`` that came next.
-    weights : Tensor (P,), optional
-        How much each row counts, 0 or more; all alike by default.
-    bias : Tensor (T,), optional
-        Added to the score of each item.
-    scale : float or scalar Tensor
-        Inverse temperature; a Tensor can be learned.
+    positive : Tensor (B,)
+        Score of the item that was chosen.
+    negative : Tensor (B, n)
+        Scores of items that were not.
+    weights : Tensor (B,), optional
+        How much each person counts.
 
-    Returns
-    -------
-    Tensor
-        Scalar, float32 (float64 for float64).
+    Examples
+    --------
+    >>> round(bpr(torch.tensor([1.0]), torch.tensor([[0.0, 1.0]])).item(), 4)
+    0.5032
+    """
+    _pairs(positive, negative)
+    return _mean(softplus(negative - positive[:, None]).mean(1), weights)
+
+
+def bce(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return ``-log sigmoid(positive) - sum log(1 - sigmoid(negative))``, mean over persons.
+
+    The sum runs over a person's negatives (He et al., NCF, WWW 2017, equation 7).
+
+    Parameters
+    ----------
+    positive : Tensor (B,)
+        Score of the item that was chosen.
+    negative : Tensor (B, n)
+        Scores of items that were not.
+    weights : Tensor (B,), optional
+        How much each person counts.
+
+    Examples
+    --------
+    >>> round(bce(torch.tensor([0.0]), torch.tensor([[0.0, 0.0]])).item(), 4)
+    2.0794
+    """
+    _pairs(positive, negative)
+    return _mean(softplus(-positive) + softplus(negative).sum(1), weights)
+
+
+def mse(predicted: Tensor, actual: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean of ``(actual - predicted) ** 2``; both (B,).
+
+    Examples
+    --------
+    >>> mse(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])).item()
+    2.0
+    """
+    _same(predicted, actual)
+    return _mean((actual - predicted) ** 2, weights)
+
+
+def bce01(scores: Tensor, actual: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean of ``-y log p - (1 - y) log(1 - p)`` with ``p = sigmoid(score)``, for ratings y on [0, 1].
+
+    It is least at ``p = y``, where it is the entropy of y and not 0.
+
+    Parameters
+    ----------
+    scores : Tensor (B,)
+        Before the sigmoid: so no logarithm of 0 can arise.
+    actual : Tensor (B,)
+        Ratings on [0, 1].
+    weights : Tensor (B,), optional
+        How much each rating counts.
 
     Raises
     ------
     InputError
-        Shapes do not fit; or, in the backward pass, a second derivative is asked for.
+        A rating is not on [0, 1].
 
     Examples
     --------
-    >>> states, table = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
-    >>> round(float(catalogue_softmax(states, table, torch.tensor([0, 2]))), 4)
-    0.3955
+    >>> round(bce01(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.5])).item(), 4)
+    0.6931
     """
-    _check(states, table, targets)
-    kind = torch.promote_types(states.dtype, table.dtype)
-    kind = torch.float32 if kind is torch.float16 else kind
-    queries, items = (states * scale).to(kind), table.to(kind)
-    shares = _shares(weights, targets.numel(), queries)
-    if not torch.is_grad_enabled():
-        queries, items, bias = queries.detach(), items.detach(), None if bias is None else bias.detach()
-    return _CatalogueSoftmax.apply(queries, items, bias, targets, shares)
+    _same(scores, actual)
+    if not bool(((actual >= 0) & (actual <= 1)).all()):
+        raise InputError("a rating is not on [0, 1]", fix="bring ratings to [0, 1] first")
+    return _mean(softplus(scores) - actual * scores, weights)
 
 
-class _CatalogueSoftmax(torch.autograd.Function):  # type: ignore[misc]
-    """Loss and gradients of :func:`catalogue_softmax`, ``shares`` being weights that sum to 1."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        states: Tensor,
-        table: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        shares: Tensor,
-    ) -> Tensor:
-        needed = ctx.needs_input_grad[:3]
-        wide = shares.dtype
-        P, T = states.shape[0], table.shape[0]
-        rows = block_rows(P, T, states.device.type)
-        with torch.autocast(states.device.type, enabled=False):
-            d_states = torch.empty_like(states) if needed[0] else None
-            d_table = torch.zeros_like(table, dtype=wide) if needed[1] else None
-            d_bias = torch.zeros_like(bias, dtype=wide) if needed[2] else None
-            scores, chances = shares.new_empty(rows, T), shares.new_empty(P)
-            for first in range(0, P, rows):
-                part = slice(first, first + rows)
-                state, share, target = states[part], shares[part, None], targets[part, None]
-                chance = _chances(state, table, bias, scores[: state.shape[0]])
-                chances[part] = chance.gather(1, target).squeeze(1)
-                chance.scatter_add_(1, target, -torch.ones_like(share))
-                slope = chance.to(table.dtype)
-                if d_states is not None:
-                    torch.mm(slope, table, out=d_states[part])
-                if d_table is not None:
-                    _add_product(d_table, slope.T, (state * share).to(table.dtype))
-                if d_bias is not None:
-                    d_bias.addmv_(chance.T, share[:, 0])
-            if d_states is not None:
-                d_states.mul_(shares[:, None])
-            losses = _surprise(chances, states, table, bias, targets)
-        ctx.save_for_backward(*(part for part in (d_states, d_table, d_bias) if part is not None))
-        ctx.kinds = states.dtype, table.dtype, None if bias is None else bias.dtype
-        return losses @ shares
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, d_loss: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise InputError("catalogue_softmax has no second derivative", fix="leave out create_graph=True")
-        saved = iter(ctx.saved_tensors)
-        grads = [
-            (next(saved) * d_loss).to(kind) if need else None
-            for need, kind in zip(ctx.needs_input_grad[:3], ctx.kinds, strict=True)
-        ]  # fmt: skip
-        return (*grads, None, None)
-
-
-def block_rows(P: int, T: int, device: str) -> int:
-    """Return how many rows of scores over ``T`` items are held at a time on a kind of device."""
-    cells = CELLS.get(device, CELLS_ELSEWHERE)
-    return max(min(max(cells // max(T, 1), FEWEST_ROWS), P), 1)
-
-
-def _chances(states: Tensor, table: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    """Return the probability of each item for each state, in ``out`` where that is safe."""
-    if states.dtype == out.dtype:
-        torch.mm(states, table.T, out=out)
-    else:
-        out.copy_(states @ table.T)
-    if bias is not None:
-        out.add_(bias)
-    return torch.softmax(out, 1, out=out) if out.device.type == "cpu" else torch.softmax(out, 1)
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
-
-
-def _surprise(chances: Tensor, states: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    """Return ``-log(chances)``, (P,); those too small to be told from 0 are computed again by logarithms."""
-    losses = chances.log().neg_()
-    wide = losses.dtype
-    unlikely = (chances < UNLIKELY).nonzero().squeeze(1)
-    for some in unlikely.split(block_rows(unlikely.numel(), table.shape[0], table.device.type)):
-        scores = (states[some] @ table.T).to(wide)
-        scores = scores if bias is None else scores + bias
-        losses[some] = -log_softmax(scores, 1).gather(1, targets[some, None]).squeeze(1)
-    return losses
-
-
-def sampled_softmax(
-    states: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    sampled: Tensor,
-    log_q: Tensor,
-    weights: Tensor | None = None,
+def squared_log_ratio(
+    predicted: Tensor, actual: Tensor, weights: Tensor | None = None, *, epsilon: float = 1.0
 ) -> Tensor:
-    """Return the cross-entropy of next items against a sample of the catalogue that all rows share.
+    """Return ``(1/N) sum log((y + epsilon) / (p + epsilon)) ** 2``, the squared error of logarithms.
 
-    The sum over all other items in the softmax is replaced by its estimate from the sample, in which each drawn item
-    counts ``1 / q``: its score is ``state . item - log q`` (Bengio and Senecal, IEEE Trans. Neural Networks 2008; Yi et
-    al., RecSys 2019). A row's own target among the sample does not count. The more are drawn, from whatever
-    distribution that can draw all, the nearer loss and gradient come to those of :func:`catalogue_softmax`.
+    The mission prints this loss as ``(1/N) sum log(y / p)``. That is unbounded below: it falls for ever as the
+    predictions p grow, whatever the ratings are, so that nothing can be learned from it. Squaring each logarithm gives
+    a loss that is 0 at ``p = y`` only, and ``epsilon`` lets both be 0. With ``epsilon`` 1 it is the usual mean squared
+    logarithmic error.
 
     Parameters
     ----------
-    states : Tensor (P, d)
-        What is known of each person at each place.
-    table : Tensor (U, d)
-        Item vectors, each item in one row only: an own target is known by its row.
-    targets : int64 Tensor (P,)
-        Row of ``table`` that came next.
-    sampled : int64 Tensor (C,)
-        Rows of ``table`` drawn; an item drawn twice stands twice.
-    log_q : Tensor (C,)
-        Logarithm of the expected number of times that each is drawn: ``log(C * p)`` for ``C`` draws with replacement
-        at probability ``p``; of the probability to be drawn at all where an item stands once at most.
-    weights : Tensor (P,), optional
-        How much each row counts; all alike by default.
+    predicted, actual : Tensors (B,)
+        Above ``-epsilon``.
+    weights : Tensor (B,), optional
+        How much each rating counts.
+    epsilon : float
+        Added to both.
 
-    Returns
-    -------
-    Tensor
-        Scalar.
+    Raises
+    ------
+    InputError
+        A rating or prediction is ``-epsilon`` or less.
+
+    Examples
+    --------
+    >>> round(squared_log_ratio(torch.tensor([1.0]), torch.tensor([0.0])).item(), 4)
+    0.4805
+    """
+    _same(predicted, actual)
+    if bool((torch.stack([predicted, actual]) <= -epsilon).any()):
+        raise InputError(f"a rating or prediction is {-epsilon} or less", fix="take a larger epsilon")
+    return _mean((torch.log(actual + epsilon) - torch.log(predicted + epsilon)) ** 2, weights)
+
+
+def cross_entropy(scores: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean of ``-log softmax(scores)`` at the right class.
+
+    Parameters
+    ----------
+    scores : Tensor (B, C)
+        One column a class.
+    classes : int64 Tensor (B,)
+        Right column; a row below 0 is not labelled and does not count.
+    weights : Tensor (B,), optional
+        How much each row counts.
+
+    Examples
+    --------
+    >>> round(cross_entropy(torch.tensor([[0.0, 0.0], [9.0, 1.0]]), torch.tensor([1, -1])).item(), 4)
+    0.6931
+    """
+    if scores.dim() != 2 or classes.shape != scores.shape[:1]:
+        raise InputError(f"classes {tuple(classes.shape)} do not fit scores {tuple(scores.shape)}")
+    losses = -log_softmax(scores, 1).gather(1, classes.clamp(min=0)[:, None]).squeeze(1)
+    labelled = (classes >= 0).to(losses.dtype)
+    return _mean(losses, labelled if weights is None else labelled * weights)
+
+
+def info_nce(
+    left: Tensor,
+    right: Tensor,
+    *,
+    temperature: float | Tensor = 0.05,
+    hard: Tensor | None = None,
+    same: Tensor | None = None,
+    both: bool = True,
+) -> Tensor:
+    """Return the contrastive loss of pairs: each left vector finds its right one among those of the batch.
+
+    Cross-entropy of cosines over ``temperature`` (van den Oord et al., 2018, equation 4); with ``both``, the mean of
+    left to right and right to left (Radford et al., CLIP, ICML 2021).
+
+    Parameters
+    ----------
+    left, right : Tensors (B, d)
+        Row b of both belongs together. They need not have length 1.
+    temperature : float or scalar Tensor
+        A Tensor can be learned.
+    hard : Tensor (H, d), optional
+        Further wrong answers for every left vector.
+    same : bool Tensor (B, B) or (B, B + H), optional
+        True where a column is no wrong answer for a row (the same item, one the person also has): it is left out.
+        What it says of the diagonal does not matter.
+    both : bool
+        Whether right vectors look for left ones as well; ``hard`` takes no part in that.
 
     Raises
     ------
@@ -213,33 +206,34 @@ def sampled_softmax(
 
     Examples
     --------
-    >>> states, table, every = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), torch.arange(3)
-    >>> round(float(sampled_softmax(states, table, torch.tensor([0, 2]), every, torch.zeros(3))), 4)
-    0.3955
+    >>> round(info_nce(torch.eye(2), torch.eye(2), temperature=1.0).item(), 4)
+    0.3133
     """
-    _check(states, table, targets)
-    if sampled.shape != log_q.shape or sampled.dim() != 1:
-        raise InputError(f"log_q {tuple(log_q.shape)} does not fit sampled {tuple(sampled.shape)}")
-    own = (states * table[targets]).sum(1, keepdim=True).float()
-    others = (states @ table[sampled].T).float() - log_q
-    others = others.masked_fill(sampled == targets[:, None], -torch.inf)
-    losses = -log_softmax(torch.cat([own, others], dim=1), dim=1)[:, 0]
-    return losses @ _shares(weights, losses.numel(), losses)
+    B, H = left.shape[0], 0 if hard is None else hard.shape[0]
+    if left.shape != right.shape:
+        raise InputError(f"left {tuple(left.shape)} and right {tuple(right.shape)} are no pairs")
+    if same is not None and tuple(same.shape) not in ((B, B), (B, B + H)):
+        raise InputError(f"mask of shape {tuple(same.shape)}", fix=f"pass ({B}, {B}) or ({B}, {B + H})")
+    answers = right if hard is None else torch.cat([right, hard])
+    scores = (normalize(left, dim=1) @ normalize(answers, dim=1).T).float() / temperature
+    if same is not None:
+        own = torch.eye(B, same.shape[1], dtype=torch.bool, device=same.device)
+        left_out = pad(same & ~own, (0, B + H - same.shape[1]))
+        scores = scores.masked_fill(left_out, -torch.inf)
+    found = -log_softmax(scores, 1).diagonal().mean()
+    return (found - log_softmax(scores[:, :B], 0).diagonal().mean()) / 2 if both else found
 
 
-def _check(states: Tensor, table: Tensor, targets: Tensor) -> None:
-    fits = states.dim() == table.dim() == 2 and states.shape[1] == table.shape[1] and table.shape[0] > 0
-    if not fits or targets.shape != states.shape[:1]:
-        shapes = ", ".join(str(tuple(part.shape)) for part in (states, table, targets))
-        raise InputError(f"states, table, targets of shapes {shapes} do not fit", fix="pass (P, d), (T, d) and (P,)")
+def _pairs(positive: Tensor, negative: Tensor) -> None:
+    if negative.dim() != 2 or positive.shape != negative.shape[:1]:
+        shapes = f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+        raise InputError(f"scores of shapes {shapes} do not fit", fix="pass (B,) positive and (B, n) negative ones")
 
 
-def _shares(weights: Tensor | None, rows: int, like: Tensor) -> Tensor:
-    """Return weights that sum to 1, (rows,), float32 at least; all 0 where nothing counts."""
-    kind = torch.promote_types(like.dtype, torch.float32)
-    if weights is None:
-        return torch.full((rows,), 1.0 / max(rows, 1), dtype=kind, device=like.device)
-    if weights.shape != (rows,):
-        raise InputError(f"{tuple(weights.shape)} weights for {rows} rows", fix="pass one weight a row")
-    total = weights.detach().to(kind)
-    return total / total.sum().clamp(min=torch.finfo(kind).tiny)
+def _same(predicted: Tensor, actual: Tensor) -> None:
+    if predicted.shape != actual.shape:
+        raise InputError(f"predictions {tuple(predicted.shape)} do not fit ratings {tuple(actual.shape)}")
+
+
+def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    return (losses * shares_of(weights, losses.numel(), losses)).sum()
