@@ -185,7 +185,7 @@ class Checkpoints:
             save_file(optimiser, folder / "optimiser.safetensors")
             state: Json = {"run": self.run, "step": step, "course": asdict(course), "weights": sorted(weights)}
             write_json(folder / "state.json", state)
-            write_json(folder / "trainer_state.json", {"global_step": step})
+            write_json(folder / "trainer_state.json", {"global_step": step, "train_batch_size": 1})
         self._rotate()
         return self.path(step)
 

@@ -186,7 +186,7 @@ def _advance_to(scheduler: torch.optim.lr_scheduler.LambdaLR, step: int) -> None
 def _named(model: str, outputs: Mapping[str, object]) -> str:
     """Return which loss is not finite, in words."""
     bad = [
-        f"{name} is {float(value)}"
+        f"{name} is {value.item()}"
         for name, value in outputs.items()
         if "loss" in name and isinstance(value, Tensor) and value.numel() == 1 and not bool(value.isfinite())
     ]
