@@ -137,6 +137,32 @@ def test_a_rating_head_starts_at_the_mean_place_of_its_scale(loss: str) -> None:
     assert said.item() == pytest.approx(7.5)
 
 
+def test_ratings_never_leave_the_scale() -> None:
+    for loss in RatingHead.losses:
+        head = new("rating", loss).learn_scale(torch.tensor([1.0, 5.0]))
+        said = head.predict(torch.tensor([[50.0, 0, 0, 0], [-50.0, 0, 0, 0]]), torch.eye(DIM)[:1])
+        assert said.flatten().tolist() == pytest.approx([5, 1])
+
+
+@pytest.mark.parametrize(("name", "loss"), ALL)
+def test_rows_of_weight_zero_do_not_count(name: str, loss: str) -> None:
+    states, table, truth = world()
+    half = torch.arange(64) < 32
+    head = new(name, loss)
+    if isinstance(head, RatingHead):
+        head.learn_scale(truth.ratings)
+    some = Truth(truth.wanted[:32], truth.negatives[:32], truth.ratings[:32])
+    weighed = Truth(truth.wanted, truth.negatives, truth.ratings, half.float())
+    torch.testing.assert_close(head.loss(states, table, weighed), head.loss(states[:32], table, some))
+
+
+def test_epsilon_of_the_settings_is_used() -> None:
+    states, table, truth = world()
+    ratings = [make_head("rating", "squared-log-ratio", settings=HeadSettings(DIM, epsilon=e)) for e in (0.1, 1.0)]
+    narrow, wide = (head.learn_scale(truth.ratings).loss(states, table, truth) for head in ratings)
+    assert narrow > 1.3 * wide
+
+
 def test_items_that_are_rated_higher_score_higher() -> None:
     states, table, _ = world(B=200)
     wanted = torch.arange(200) % 10
@@ -190,6 +216,11 @@ def test_an_added_head_that_starts_at_zero_changes_nothing_and_can_learn() -> No
     torch.testing.assert_close(both.score(states, table), old.score(states, table))
     both.loss(states, table, truth).backward()
     assert task.map.weight.grad.abs().sum() > 0
+
+
+def test_the_carried_head_asks_for_no_gradient() -> None:
+    both = AdditiveHead(new("ranking"), new("ranking"))
+    assert {name.split(".")[0] for name, part in both.named_parameters() if part.requires_grad} == {"task"}
 
 
 def test_no_gradient_reaches_the_carried_states() -> None:

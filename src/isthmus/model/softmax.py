@@ -10,8 +10,8 @@ from torch.nn.functional import log_softmax
 
 from isthmus.errors import InputError
 
-#: Scores held at a time by :func:`catalogue_softmax` on a CPU (they stay in its cache), and elsewhere.
-CELLS: Final = {"cpu": 1 << 20}
+#: Scores held at a time by :func:`catalogue_softmax` on a CPU (16 MB in float32), and elsewhere.
+CELLS: Final = {"cpu": 1 << 22}
 CELLS_ELSEWHERE: Final = 1 << 26
 #: Rows held at a time, at least.
 FEWEST_ROWS: Final = 32
