@@ -207,16 +207,27 @@ def seed_spread(outcomes: Sequence[Outcome], metrics: Sequence[str]) -> pl.DataF
     )
 
 
-def _same_task(outcomes: Sequence[Outcome]) -> None:
-    """Refuse outcomes that cannot be paired person by person."""
+def require_same_task(outcomes: Sequence[Outcome]) -> None:
+    """Refuse outcomes that cannot be paired person by person.
+
+    Raises
+    ------
+    DataError
+        There are none, or they differ in persons, right answers, the rule for seen items, or list lengths.
+    """
     if not outcomes:
         raise DataError("no outcomes to compare", fix="judge at least one system")
-    names = [outcome.system for outcome in outcomes]
-    if len(set(names)) < len(names):
-        raise DataError(f"two systems have one name: {', '.join(sorted(names))}", fix="name each system differently")
     first = outcomes[0].task
     for outcome in outcomes:
         task = outcome.task
         same = np.array_equal(task.persons, first.persons) and np.array_equal(task.targets, first.targets)
         if not same or task.exclude_seen != first.exclude_seen or outcome.ks != outcomes[0].ks:
             raise DataError("was judged on another task", where=f"system {outcome.system}", fix="judge all alike")
+
+
+def _same_task(outcomes: Sequence[Outcome]) -> None:
+    """Refuse outcomes that cannot be paired, or that cannot be told apart by name."""
+    names = [outcome.system for outcome in outcomes]
+    if len(set(names)) < len(names):
+        raise DataError(f"two systems have one name: {', '.join(sorted(names))}", fix="name each system differently")
+    require_same_task(outcomes)

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from isthmus.evaluate.forest import ARMS, curve, forest, result
 from isthmus.evaluate.plots import Scale, axis, bar, interval
 from isthmus.files import Json
 
@@ -131,6 +132,8 @@ def _view(section: Json) -> Row:
         ],
         "list_names": [name for name in _LISTS if name in columns([_lists(system, ks[0]) for system in systems])],
         "weights": _weights(section["blend"]),
+        "verdict": section.get("verdict"),
+        "curve": section.get("curve"),
     }
 
 
@@ -182,8 +185,11 @@ def _read(name: str) -> str:
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     shared = {
+        "arm_titles": ARMS,
         "axis": axis,
         "bar": bar,
+        "curve": curve,
+        "forest": forest,
         "interval": interval,
         "Scale": Scale,
         "chance": chance,
@@ -191,6 +197,7 @@ def _template() -> Template:
         "list_titles": _LISTS,
         "name_of": name_of,
         "number": number,
+        "result": result,
         "triple": triple,
         "verdict": verdict,
     }

@@ -10,6 +10,7 @@ import polars as pl
 from isthmus.errors import DataError
 from isthmus.evaluate.compare import compare, everybody, list_metrics, seed_spread, slices, summarise
 from isthmus.evaluate.protocol import Outcome
+from isthmus.evaluate.verdict import Curve, Verdict
 from isthmus.files import Json
 from isthmus.types import Floats
 
@@ -36,6 +37,10 @@ class Section:
         Runs of the main system with different seeds.
     examples : sequence of mapping
         As :func:`isthmus.evaluate.cards.examples` gives them.
+    verdict : Verdict, optional
+        Whether transfer helped on this task.
+    curve : Curve, optional
+        What more target people bring.
     """
 
     outcomes: Sequence[Outcome]
@@ -46,6 +51,8 @@ class Section:
     tuning: Sequence[Mapping[str, object]] = ()
     seeds: Sequence[Outcome] = ()
     examples: Sequence[Mapping[str, object]] = ()
+    verdict: Verdict | None = None
+    curve: Curve | None = None
 
 
 def describe(section: Section, *, metric: str = "ndcg@10", seed: int = 0) -> Json:
@@ -81,6 +88,8 @@ def describe(section: Section, *, metric: str = "ndcg@10", seed: int = 0) -> Jso
         "tuning": [dict(row) for row in section.tuning],
         "seeds": seed_spread(section.seeds, list(section.seeds[0].metrics)).to_dicts() if section.seeds else [],
         "examples": [dict(example) for example in section.examples],
+        "verdict": section.verdict.data if section.verdict else None,
+        "curve": section.curve.data if section.curve else None,
     }
 
 

@@ -7,6 +7,8 @@ of many systems and metrics cost little more than one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -137,8 +139,6 @@ def detectable_effect(differences: ArrayLike, *, alpha: float = 0.05, power: flo
     ``(z(1 - alpha / 2) + z(power)) * sd / sqrt(P)`` with the standard deviation of each column of (P, M).
     NaN for fewer than two persons.
     """
-    from statistics import NormalDist
-
     table = _matrix(differences)
     known = (~np.isnan(table)).sum(axis=0)
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
@@ -147,6 +147,105 @@ def detectable_effect(differences: ArrayLike, *, alpha: float = 0.05, power: flo
     if some.any():
         result[some] = z * np.nanstd(table[:, some], axis=0, ddof=1) / np.sqrt(known[some])
     return result
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, its standard error, and how many degrees of freedom the error was estimated with.
+
+    Parameters
+    ----------
+    mean : float
+        What was estimated.
+    error : float
+        Standard error of the mean; NaN if it cannot be told.
+    freedom : float
+        Degrees of freedom of the error; infinite where it is known.
+    """
+
+    mean: float
+    error: float
+    freedom: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the ends of the t interval that holds the true mean with probability ``level``."""
+        reach = self._t((1 + level) / 2) * self.error
+        return self.mean - reach, self.mean + reach
+
+    def p(self, margin: float = 0.0) -> float:
+        """Return the two-sided p-value that the true mean is within ``margin`` of 0; 1 where the error is not known."""
+        from scipy.special import stdtr
+
+        beyond = abs(self.mean) - margin
+        if not beyond > 0 or np.isnan(self.error):
+            return 1.0
+        return float(2 * stdtr(self.freedom, -beyond / self.error)) if self.error > 0 else 0.0
+
+    def detectable(self, *, alpha: float = 0.05, power: float = 0.8) -> float:
+        """Return the smallest true mean that a two-sided test at ``alpha`` finds with probability ``power``."""
+        return (self._t(1 - alpha / 2) + self._t(power)) * self.error
+
+    def _t(self, share: float) -> float:
+        """Return the quantile of the t distribution."""
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.freedom, share)) if np.isfinite(self.freedom) else NormalDist().inv_cdf(share)
+
+
+def two_level(main: ArrayLike, rival: ArrayLike | None = None) -> Estimate:
+    """Return the mean of ``main``, less that of ``rival``, where both persons and runs are samples.
+
+    Parameters
+    ----------
+    main : float64 array (S, P)
+        One row a run with another seed, one column a person.
+    rival : float64 array (R, P), optional
+        Runs of another system for the same persons, with seeds of their own.
+
+    Returns
+    -------
+    Estimate
+        Its error has one part for persons, and one for the runs of each system that ran more than once. A system
+        with one run is taken as one without chance. NaN for fewer than two persons.
+
+    Notes
+    -----
+    Persons and runs cross: each run serves each person. With ``d`` the difference of a person, averaged over runs, and
+    ``m`` the mean of a run, the squared error is ``var(d) / P`` plus, for each system, ``var(m) / S`` less the share of
+    it that single persons explain (``residual mean square / (P S)``), at least 0: variance components of the two-way
+    layout (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). Degrees of freedom as Satterthwaite
+    (1946) combines them. A bootstrap of both levels (Owen, The pigeonhole bootstrap, 2007) has no such correction
+    for few runs: ``docs/evaluation.md`` tells what that does.
+
+    Examples
+    --------
+    >>> same = two_level([[0.1, 0.3, 0.2]], [[0.1, 0.2, 0.0]])
+    >>> round(same.mean, 3), round(same.error, 3), same.freedom
+    (0.1, 0.058, 2.0)
+    """
+    tables = [_matrix(table) for table in (main, rival) if table is not None]
+    gaps = tables[0].mean(axis=0) - (tables[1].mean(axis=0) if rival is not None else 0.0)
+    if gaps.size < 2:
+        return Estimate(float(gaps.mean()) if gaps.size else float("nan"), float("nan"), 1.0)
+    persons = float(gaps.var(ddof=1)) / gaps.size
+    square, unsure = persons, persons**2 / (gaps.size - 1)
+    for table in tables:
+        whole, own = _of_runs(table)
+        square += own
+        unsure += whole**2 / (len(table) - 1) if own > 0 else 0.0
+    return Estimate(float(gaps.mean()), square**0.5, square**2 / unsure if unsure > 0 else float(gaps.size - 1))
+
+
+def _of_runs(table: Doubles) -> tuple[float, float]:
+    """Return the squared error of the mean of all runs: as it looks, and without what single persons explain."""
+    runs, persons = table.shape
+    if runs < 2:
+        return 0.0, 0.0
+    means = table.mean(axis=1)
+    rest = table - means[:, None] - table.mean(axis=0) + means.mean()
+    noise = float((rest**2).sum()) / ((runs - 1) * (persons - 1)) / persons
+    whole = float(means.var(ddof=1))
+    return whole / runs, max(0.0, whole - noise) / runs
 
 
 def _resamples(persons: int, draws: int, rng: np.random.Generator) -> Iterator[Doubles]:
