@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -370,3 +372,29 @@ def test_the_log_is_typed_and_words_are_learned() -> None:
     assert isinstance(log, LoopLog)
     x = torch.arange(WORDS)
     assert torch.equal(model.scores(x).argmax(1), follows(x))
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(block, "training.md", "exec"), {"__name__": "page"})
+
+
+def test_the_page_tells_every_setting_and_its_default() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = [
+        line.split("|")[1:3]
+        for line in page.split("## Settings")[1].split("##")[0].splitlines()
+        if line.startswith("| `")
+    ]
+    told = {
+        key: default
+        for keys, defaults in rows
+        for key, default in zip(re.findall(r"`(\w+)`", keys), defaults.split(","), strict=True)
+    }
+    names = {field.name: field.default for field in fields(LoopSettings)}
+    assert told.keys() == names.keys()
+    words = {"none": (None, ()), "off": (False,)}
+    for key, default in told.items():
+        text = default.strip().strip("`")
+        assert names[key] in words.get(text, (text,)) or names[key] == float(text), key
