@@ -22,7 +22,7 @@ from isthmus.data.sequences import Histories
 from isthmus.evaluate.compare import everybody, summarise
 from isthmus.evaluate.protocol import judge
 from isthmus.model.base import Features, Method, TrainingData
-from isthmus.model.methods import make
+from isthmus.train.methods import make
 from isthmus.recommender.readers import vocabulary
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import TEST, HeldOut

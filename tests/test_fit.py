@@ -23,7 +23,7 @@ from isthmus.evaluate.protocol import judge
 from isthmus.model import collaborative
 from isthmus.model.base import Features, Setting, Settings, TrainingData
 from isthmus.model.collaborative import Ease
-from isthmus.model.methods import METHODS
+from isthmus.train.methods import GROUND, METHODS
 from isthmus.model.popularity import Popularity
 from isthmus.recommender.readers import vocabulary
 from isthmus.split.cohorts import build_task
@@ -216,7 +216,7 @@ def test_a_spent_budget_leaves_methods_out_and_says_so(
 
 
 def test_methods_that_make_no_sense_are_not_tried(split: Split, features: Features) -> None:
-    assert task_names(split, FitSettings(), features) == [name for name in METHODS if name != "text"]
+    assert task_names(split, FitSettings(), features) == [name for name in GROUND if name != "text"]
     bare = Features(sparse.csr_array((split.corpus.items.height, 3), dtype=np.float32))
     assert not {"tfidf", "fm", "text"} & set(task_names(split, FitSettings(), bare))
     assert "text" in task_names(split, FitSettings(), Features(vectors=np.ones((3, 2), np.float32)))

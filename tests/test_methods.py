@@ -19,7 +19,7 @@ from isthmus.model.base import Features, Method, Settings, State, TrainingData, 
 from isthmus.model.collaborative import OWN_FIRST, CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm, fold_in
-from isthmus.model.methods import METHODS, make
+from isthmus.train.methods import METHODS, make
 from isthmus.model.popularity import DAY, Popularity, RecentPopularity
 from isthmus.testing import check_method
 from isthmus.types import Floats, Indices

@@ -56,10 +56,10 @@ def test_the_counts_are_those_we_know() -> None:
 
 
 def test_the_number_of_methods_is_true() -> None:
-    from isthmus.model.methods import METHODS
+    from isthmus.train.methods import GROUND
 
     words = {8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}
-    assert f"a tuned blend of {words[len(METHODS)]} methods" in README
+    assert f"a tuned blend of {words[len(GROUND)]} methods" in README
 
 
 def test_it_opens_with_the_two_commands_and_the_picture() -> None:

@@ -68,13 +68,13 @@ def fit_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Tune every method on validation, learn the blend, and fit both on all that may be known."""
-    from isthmus.model.methods import METHODS
     from isthmus.recommender import Recommender
     from isthmus.split.temporal import Split
     from isthmus.train.fit import FitSettings
+    from isthmus.train.methods import GROUND
 
     start = perf_counter()
-    settings = FitSettings(methods=split_words(methods) or tuple(METHODS), budget=budget, refit=refit, seed=seed)
+    settings = FitSettings(methods=split_words(methods) or GROUND, budget=budget, refit=refit, seed=seed)
     fitted = Recommender.fit(Split.open(split), targets=split_words(target) or None, model=model, settings=settings)
     fitted.save(out)
     said = {

@@ -37,15 +37,15 @@ def run_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Go the whole way from raw logs to lists; a step that is done is not done again."""
-    from isthmus.model.methods import METHODS
     from isthmus.pipeline import RunSettings, run
+    from isthmus.train.methods import GROUND
 
     settings = RunSettings(
         protocol=protocol,
         valid_share=valid_share,
         test_share=test_share,
         targets=split_words(target),
-        methods=split_words(methods) or tuple(METHODS),
+        methods=split_words(methods) or GROUND,
         budget=budget,
         seed=seed,
         model=model,

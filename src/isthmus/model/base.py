@@ -62,6 +62,11 @@ class Places:
         ]
         return cls(codes[0], codes[1], tuple(names[0]), tuple(names[1]))
 
+    @classmethod
+    def nameless(cls, n_items: int) -> Places:
+        """Return the places of items of which nothing is said: one domain, one platform."""
+        return cls(np.zeros(n_items, np.int32), np.zeros(n_items, np.int32), ("",), ("",))
+
 
 @dataclass(frozen=True)
 class Features:

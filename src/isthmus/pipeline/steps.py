@@ -21,12 +21,12 @@ from isthmus.encode.text import TextEncoder
 from isthmus.errors import ArtefactError, InputError
 from isthmus.files import Json, read_json, sha256, write_json
 from isthmus.log import logger
-from isthmus.model.methods import METHODS
 from isthmus.pipeline.frames import write_lists
 from isthmus.pipeline.judging import evaluate
 from isthmus.recommender import Recommender
 from isthmus.split.temporal import TEST, Split
 from isthmus.train.fit import FitSettings
+from isthmus.train.methods import GROUND
 from isthmus.types import PARTS, Protocol
 
 STATE: Final = "run.json"
@@ -60,7 +60,7 @@ class RunSettings:
     valid_share: float = 0.1
     test_share: float = 0.1
     targets: tuple[str, ...] = ()
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = GROUND
     budget: float = 180.0
     seed: int = 0
     model: str | None = None

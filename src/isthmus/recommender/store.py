@@ -18,10 +18,10 @@ from isthmus.errors import ArtefactError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
 from isthmus.model.base import Features, Method, Places, Settings, State
 from isthmus.model.blend import Blend
-from isthmus.model.methods import make
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers
 from isthmus.train.fit import Target
+from isthmus.train.methods import make
 
 FORMAT: Final = 1
 MANIFEST: Final = "model.json"

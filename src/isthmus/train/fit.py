@@ -15,10 +15,10 @@ from isthmus.files import Json
 from isthmus.log import logger, progress
 from isthmus.model.base import Features, Method, TrainingData
 from isthmus.model.blend import COHORTS, Blend, learn
-from isthmus.model.methods import METHODS, make
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task
 from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
+from isthmus.train.methods import GROUND, METHODS, make
 from isthmus.train.tune import Search, validate
 from isthmus.types import Bools, Indices
 
@@ -30,7 +30,7 @@ class FitSettings:
     Parameters
     ----------
     methods : sequence of str
-        Names of the methods that take part; see :data:`isthmus.model.methods.METHODS`.
+        Names of the methods that take part; see :data:`isthmus.train.methods.METHODS`.
     budget : float
         Seconds for tuning one target domain. Methods left when it is spent take part with their defaults as long
         as twice the budget is not spent, and are left out after.
@@ -42,7 +42,7 @@ class FitSettings:
         For everything that draws.
     """
 
-    methods: Sequence[str] = tuple(METHODS)
+    methods: Sequence[str] = GROUND
     budget: float = 180.0
     persons: int = 4000
     refit: bool = True

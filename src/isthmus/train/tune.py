@@ -11,8 +11,9 @@ import numpy as np
 from isthmus.evaluate.metrics import ndcg
 from isthmus.evaluate.ranks import Ranks
 from isthmus.model.base import Method, Setting, Settings, TrainingData
-from isthmus.model.methods import make
 from isthmus.split.task import Task
+from isthmus.train.carriers import SequenceCarrier
+from isthmus.train.methods import make
 
 #: Persons scored at a time.
 BLOCK = 512
@@ -88,6 +89,8 @@ class Search:
         """Return the fitted method and its NDCG@10; with ``reuse`` what that one learned is taken over."""
         start = time.monotonic()
         if reuse is None:
+            if isinstance(method, SequenceCarrier):
+                method.watch = lambda fitted: validate(fitted, self.task)
             method.fit(self.data, seed=self.seed)
         else:
             method.take_over(reuse)

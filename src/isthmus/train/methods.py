@@ -11,12 +11,27 @@ from isthmus.model.collaborative import CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
 from isthmus.model.popularity import Popularity, RecentPopularity
+from isthmus.train.carriers import SequenceCarrier
 
 #: Every method, the quickest and most useful first: the order in which a time budget is spent.
 METHODS: Final[dict[str, type[Method]]] = {
     kind.name: kind
-    for kind in (Popularity, RecentPopularity, CoOccurrence, TfidfContent, TextContent, Ease, Als, HybridFm, Bpr)
+    for kind in (
+        Popularity,
+        RecentPopularity,
+        CoOccurrence,
+        TfidfContent,
+        TextContent,
+        Ease,
+        Als,
+        HybridFm,
+        Bpr,
+        SequenceCarrier,
+    )
 }
+
+#: The methods that take part unless others are named: those that need no training of a neural network.
+GROUND: Final = tuple(name for name in METHODS if name != SequenceCarrier.name)
 
 
 def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:

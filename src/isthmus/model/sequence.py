@@ -1,0 +1,333 @@
+"""The sequence carrier: what a person did last, over all platforms, gives the next item. Reads top to bottom.
+
+    item      = adaptor(text vector) [+ id embedding]
+    event     = item + kind of event + platform + domain + time gap
+    person    = causal Transformer over the events, at each place
+    score     = person . item, softmax over the whole catalogue of the next item's domain
+
+Without id embeddings the model is inductive: it reads items, domains and platforms that it never met. With them
+(transductive) it remembers single items as well. Item vectors follow UniSRec (Hou et al., KDD 2022), the rest
+SASRec (Kang and McAuley, ICDM 2018) with cross-entropy over the whole catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from isthmus.data.sequences import Histories
+from isthmus.model.base import Places
+from isthmus.model.layers import Adaptor, Block, turning
+from isthmus.model.softmax import catalogue_softmax, sampled_softmax
+from isthmus.types import EVENTS, Bools, Floats, Indices, Ints
+
+MINUTE: Final = 60_000_000
+#: Buckets of the time since the event before: powers of four of a minute, the last over 16 years; 0 says not known.
+GAPS: Final = 13
+UNKNOWN: Final = ""
+
+
+class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
+    """Sizes and names of a sequence model.
+
+    Parameters
+    ----------
+    width : int
+        Length of a text vector; 0 for a model of ids only.
+    dim, layers, heads, experts : int
+        Sizes.
+    length : int
+        Events of a history that are looked at, the newest.
+    dropout, vector_dropout : float
+        Inside the Transformer, and of the text vectors.
+    domains, platforms : list of str
+        Names with an embedding of their own; any other name has the embedding of the unknown.
+    n_items : int
+        Items with an id embedding; 0 for an inductive model.
+    scale : float
+        If above 0, scores are ``scale`` times the cosine; if 0, plain products.
+    encoder : str
+        Fingerprint of the encoder whose vectors the model reads.
+    """
+
+    model_type = "isthmus-sequence"
+
+    def __init__(
+        self,
+        width: int = 384,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 2,
+        experts: int = 4,
+        length: int = 50,
+        dropout: float = 0.2,
+        vector_dropout: float = 0.2,
+        domains: list[str] | None = None,
+        platforms: list[str] | None = None,
+        n_items: int = 0,
+        scale: float = 0.0,
+        encoder: str = "",
+        **rest: object,
+    ) -> None:
+        self.width, self.dim, self.layers, self.heads, self.experts = width, dim, layers, heads, experts
+        self.length, self.dropout, self.vector_dropout = length, dropout, vector_dropout
+        self.domains, self.platforms = domains or [UNKNOWN], platforms or [UNKNOWN]
+        self.n_items, self.scale, self.encoder = n_items, scale, encoder
+        super().__init__(**rest)
+
+
+@dataclass
+class SequenceOutput(ModelOutput):  # type: ignore[misc]
+    """Loss, a scalar."""
+
+    loss: Tensor | None = None
+
+
+@dataclass
+class Events:
+    """A batch of histories.
+
+    Parameters
+    ----------
+    items, events, gaps : int64 Tensors (B, L)
+        Item row, event code and gap bucket of each event, oldest first, filled with zeros at the end.
+    rows : int64 Tensor (U,), optional
+        Rows of the catalogue that ``items`` counts in; the whole catalogue if None.
+    """
+
+    items: Tensor
+    events: Tensor
+    gaps: Tensor
+    rows: Tensor | None = None
+
+
+class Catalogue(nn.Module):  # type: ignore[misc]
+    """What the model reads of the items: nothing here is learned or saved with it.
+
+    Parameters
+    ----------
+    vectors : float32 array (N, D)
+        Text vectors, whitened; rows of zeros without a text.
+    places : Places
+        Domain and platform of each item.
+    config : SequenceConfig
+        Whose names the places are looked up in.
+    """
+
+    def __init__(self, vectors: Floats | None, places: Places, config: SequenceConfig) -> None:
+        super().__init__()
+        vectors = np.zeros((places.domain.size, 0), np.float32) if vectors is None else vectors
+        for name, table in (
+            ("vectors", torch.from_numpy(np.ascontiguousarray(vectors))),
+            ("domain", torch.from_numpy(_known(config.domains, places.domains)[places.domain])),
+            ("platform", torch.from_numpy(_known(config.platforms, places.platforms)[places.platform])),
+        ):
+            self.register_buffer(name, table, persistent=False)
+            # rows of each domain, and the place of each item among those of its domain
+        order = np.argsort(places.domain, kind="stable")
+        first = np.searchsorted(places.domain[order], np.arange(len(places.domains) + 1))
+        place = np.empty(order.size, np.int64)
+        place[order] = np.arange(order.size) - first[places.domain[order]]
+        self.register_buffer("place", torch.from_numpy(place), persistent=False)
+        self.register_buffer("order", torch.from_numpy(order), persistent=False)
+        self.first: list[int] = first.tolist()
+
+    def rows(self, domain: int) -> Tensor:
+        """Return the rows of a domain, rising."""
+        return self.order[self.first[domain] : self.first[domain + 1]]
+
+
+def _known(known: list[str], names: tuple[str, ...]) -> np.ndarray:
+    """Return the place of each name among the known ones, 0 for others."""
+    return np.array([known.index(name) if name in known else 0 for name in names], dtype=np.int64)
+
+
+class SequenceModel(PreTrainedModel):  # type: ignore[misc]
+    """A causal Transformer over events.
+
+    Call :meth:`attend` with the items before anything else; then :meth:`items` gives their vectors, :meth:`persons`
+    what stands at each event, and :meth:`forward` the loss.
+    """
+
+    config_class = SequenceConfig
+    base_model_prefix = "sequence"
+    supports_gradient_checkpointing = True
+    catalogue: Catalogue
+
+    def __init__(self, config: SequenceConfig) -> None:
+        super().__init__(config)
+        dim = config.dim
+        self.adaptor = Adaptor(config.width, dim, config.experts, config.vector_dropout) if config.width else None
+        self.ids = nn.Embedding(config.n_items, dim) if config.n_items else None
+        self.event = nn.Embedding(len(EVENTS), dim)
+        self.platform = nn.Embedding(len(config.platforms), dim)
+        self.domain = nn.Embedding(len(config.domains), dim)
+        self.gap = nn.Embedding(GAPS + 1, dim)
+        self.start = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(dim, config.heads, config.dropout) for _ in range(config.layers))
+        self.end = nn.LayerNorm(dim)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Start small: normal with standard deviation 0.02."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def grown(self, places: Places, n_items: int) -> SequenceModel:
+        """Return this model with room for more names, which start as the unknown, and for ``n_items`` ids."""
+        config = SequenceConfig.from_dict(self.config.to_dict())
+        config.domains = [*config.domains, *(name for name in places.domains if name not in config.domains)]
+        config.platforms = [*config.platforms, *(name for name in places.platforms if name not in config.platforms)]
+        config.n_items = n_items
+        model = SequenceModel(config)
+        mine = self.state_dict()
+        for name in ("domain.weight", "platform.weight"):
+            new = model.state_dict()[name].shape[0] - mine[name].shape[0]
+            mine[name] = torch.cat([mine[name], mine[name][:1].expand(new, -1)])
+        if n_items:
+            mine["ids.weight"] = model.state_dict()["ids.weight"]
+        model.load_state_dict({name: tensor for name, tensor in mine.items() if n_items or name != "ids.weight"})
+        return model
+
+    def attend(self, vectors: Floats | None, places: Places) -> SequenceModel:
+        """Look at these items from now on; return self."""
+        self.catalogue = Catalogue(vectors, places, self.config).to(self.device)
+        return self
+
+    def items(self, rows: Tensor | None = None) -> Tensor:
+        """Return the item vectors of some rows of the catalogue, all by default, (N, d)."""
+        said: Tensor | None = None
+        if self.adaptor is not None:
+            vectors = self.catalogue.vectors
+            said = self.adaptor(vectors if rows is None else vectors[rows])
+        if self.ids is not None:
+            own = self.ids.weight if rows is None else self.ids(rows)
+            said = own if said is None else said + own
+        if self.config.scale:
+            said = nn.functional.normalize(said, dim=-1)
+        return said
+
+    def persons(self, events: Events, table_Nd: Tensor) -> Tensor:
+        """Return the state of each person after each event, (B, L, d); ``table_Nd`` has all item vectors."""
+        where = events.items if events.rows is None else events.rows[events.items]
+        places = self.domain(self.catalogue.domain[where]) + self.platform(self.catalogue.platform[where])
+        x = self.start(table_Nd[events.items] + places + self.event(events.events) + self.gap(events.gaps))
+        x = self.dropout(x)
+        turn = turning(x.shape[1], self.config.dim // self.config.heads, x.device)
+        for block in self.blocks:
+            if self.gradient_checkpointing and self.training:
+                x = self._gradient_checkpointing_func(block.__call__, x, turn)
+            else:
+                x = block(x, turn)
+        x = self.end(x)
+        return nn.functional.normalize(x, dim=-1) * self.config.scale if self.config.scale else x
+
+    def forward(
+        self,
+        items: Tensor,
+        events: Tensor,
+        gaps: Tensor,
+        places: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        spans: Tensor,
+        rows: Tensor | None = None,
+        log_q: Tensor | None = None,
+    ) -> SequenceOutput:
+        """Return the mean cross-entropy of the next items, each among the items of its own domain.
+
+        Parameters
+        ----------
+        items, events, gaps : int64 Tensors (B, L)
+            Item row, event code and gap bucket of each event, oldest first; the end of a shorter history is filled
+            with zeros, which no earlier place can see.
+        places : int64 Tensor (P,)
+            Which of the ``B * L`` places predict, grouped by the domain of the next item.
+        targets, weights : Tensors (P,)
+            The next item's row, and how much it counts.
+        spans : int64 Tensor (S, 5)
+            One row a domain: start and stop in ``places``, the domain, start and stop of its candidates in ``log_q``.
+        rows, log_q : Tensors (U,) and (C,), optional
+            With sampled softmax: the rows of the catalogue that take part, which ``items`` and ``targets`` then count
+            in, candidates first; and the logarithm of how often each candidate is drawn.
+        """
+        table = self.items(rows)
+        states = self.persons(Events(items, events, gaps, rows), table).flatten(0, 1)[places]
+        if torch.is_autocast_enabled(states.device.type):
+            kind = torch.get_autocast_dtype(states.device.type)
+            states, table = states.to(kind), table.to(kind)
+        total = states.new_zeros((), dtype=torch.float32)
+        for start, stop, domain, first, last in spans.tolist():
+            said, mine, count = states[start:stop], targets[start:stop], weights[start:stop]
+            if log_q is None:
+                loss = catalogue_softmax(said, table[self.catalogue.rows(domain)], self.catalogue.place[mine], count)
+            else:
+                drawn = torch.arange(first, last, device=said.device)
+                loss = sampled_softmax(said, table, mine, drawn, log_q[first:last], count)
+            total = total + loss * count.sum()
+        return SequenceOutput(loss=total / weights.sum().clamp(min=1e-9))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def whole(self, vectors: Floats | None, places: Places, known: Indices) -> Floats:
+        """Return all item vectors, (N, d), and attend to the items; ``known``: those that the ids stand for."""
+        self.eval().attend(vectors, places)
+        table = torch.zeros(places.domain.size, self.config.dim, device=self.device)
+        if self.adaptor is not None:
+            for start in range(0, table.shape[0], 4096):
+                table[start : start + 4096] = self.adaptor(self.catalogue.vectors[start : start + 4096])
+        if self.ids is not None:
+            table[torch.from_numpy(known).long()] += self.ids.weight
+        if self.config.scale:
+            table = nn.functional.normalize(table, dim=-1)
+        found: Floats = table.float().cpu().numpy()
+        return found
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def states(self, table: Floats, histories: Histories, *, dated: bool = True) -> Floats:
+        """Return what stands after the last event of each history, (B, d) float32."""
+        some = histories.last(self.config.length)
+        batch, last = shaped(some, dated)
+        events = Events(*(torch.from_numpy(part).to(self.device) for part in batch))
+        states = self.persons(events, torch.from_numpy(table).to(self.device))
+        found: Floats = states[torch.arange(len(some)), torch.from_numpy(last)].float().cpu().numpy()
+        return found
+
+
+def shaped(histories: Histories, dated: bool) -> tuple[Ints, Ints]:
+    """Return items, events and gaps of histories, (3, B, L), and the place of each last event, (B,)."""
+    n = histories.lengths
+    width = max(int(n.max(initial=0)), 1)
+    first = np.zeros(histories.items.size, dtype=bool)
+    first[histories.indptr[:-1][n > 0]] = True
+    cell = histories.rows * width + np.arange(histories.items.size) - histories.indptr[:-1][histories.rows]
+    batch = np.zeros((3, len(histories) * width), np.int64)
+    batch[:, cell] = histories.items, histories.events, gap_buckets(histories.ts, first, dated)
+    return batch.reshape(3, len(histories), width), np.maximum(n - 1, 0)
+
+
+def gap_buckets(ts: Ints, first: Bools, dated: bool) -> Ints:
+    """Return the bucket of the time since the event before, (E,); 0 for the first one and where there are no dates.
+
+    Examples
+    --------
+    >>> ts = np.array([0, 30, 3600, 90000]) * 1_000_000
+    >>> gap_buckets(ts, np.array([True, False, False, False]), dated=True).tolist()
+    [0, 1, 3, 6]
+    """
+    gaps = np.diff(ts, prepend=ts[:1])
+    steps = np.floor(np.log2(np.maximum(gaps, MINUTE) / MINUTE) / 2)
+    buckets = np.clip(np.where(gaps > MINUTE, steps + 2, 1), 1, GAPS).astype(np.int64)
+    return np.where(first | (not dated), 0, buckets)

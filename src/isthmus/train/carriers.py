@@ -1,0 +1,174 @@
+"""The sequence model as a method: learned from scratch or from a pre-trained one, then scored like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import numpy as np
+
+from isthmus.data.sequences import Histories
+from isthmus.encode.whiten import Whitening
+from isthmus.model.base import Features, Method, Places, Setting, Settings, State, TrainingData
+from isthmus.types import Floats, Indices
+
+if TYPE_CHECKING:
+    from isthmus.model.sequence import SequenceConfig, SequenceModel
+
+#: Persons scored at a time.
+BLOCK: Final = 256
+#: Catalogues of a domain from this size on are sampled while learning (docs/decisions/0009-sequence-model.md).
+SAMPLED_FROM: Final = 60_000
+CANDIDATES: Final = 4096
+
+Watch = Callable[[Method], float]
+
+
+class SequenceCarrier(Method):
+    """A causal Transformer over a person's last events of all platforms (:mod:`isthmus.model.sequence`).
+
+    ``start`` is the folder of a pre-trained model to go on from, ``strategy`` what of it is trained (see
+    :mod:`isthmus.transfer.strategies`). With ``watch`` set, ``fit`` calls it after each epoch, keeps the best
+    weights, and notes their epoch in the settings.
+    """
+
+    name = "sequence"
+    defaults: ClassVar[Settings] = {
+        "start": "",
+        "ids": True,
+        "sources": True,
+        "half_life": 0.0,
+        "epochs": 15,
+        "learning_rate": 2e-3,
+        "dim": 64,
+        "layers": 2,
+        "dropout": 0.3,
+        "shrink": 0.1,
+        "batch": 2048,
+        "members": 1,
+    }
+    grid: ClassVar = {"half_life": (0.0, 90.0), "sources": (True, False), "dropout": (0.3, 0.5)}
+    reading = ()
+    dated = ("half_life",)
+    inductive = True
+
+    def __init__(self, settings: Mapping[str, Setting] | None = None) -> None:
+        super().__init__(settings)
+        self.watch: Watch | None = None
+        self.models: list[SequenceModel] = []
+        self.tables: list[Floats] = []
+        self.whitenings: dict[str, Whitening] = {}
+        self.known: Indices = np.zeros(0, np.int32)
+        self.has_dates = True
+
+    def _fit(self, data: TrainingData, seed: int) -> None:
+        from isthmus.train.sequences import learn_sequence
+
+        places = data.features.places or Places.nameless(data.n_items)
+        self.places, self.has_dates = places, data.dated
+        self.whitenings = whitenings(data.features, self.number("shrink"))
+        vectors = self._vectors(data.features)
+        self.models, self.tables = [], []
+        for member in range(int(self.number("members"))):
+            model, self.known = learn_sequence(self, data, vectors, seed + 1000 * member)
+            self.models.append(model)
+            self._tell(model, vectors, places)
+
+    def _vectors(self, features: Features) -> Floats | None:
+        """Return the whitened vectors of all items, each by its domain, (N, D)."""
+        vectors = features.vectors
+        if vectors is None:
+            return None
+        places = features.places or Places.nameless(len(vectors))
+        white = np.zeros_like(vectors)
+        for place, name in enumerate(places.domains):
+            rows = places.domain == place
+            if name in self.whitenings:
+                white[rows] = self.whitenings[name].transform(vectors[rows])
+        return white
+
+    def _tell(self, model: SequenceModel, vectors: Floats | None, places: Places) -> None:
+        """Show the model the whole catalogue and keep its item vectors."""
+        self.places = places
+        self.tables.append(model.whole(vectors, places, self.known))
+
+    def score(self, histories: Histories) -> Floats:
+        """Return the mean over the members of ``person . item``, (B, T); 0 for a person without events."""
+        seen = histories
+        if not self.settings["sources"]:
+            mine = np.zeros(self.n_items, dtype=bool)
+            mine[self.target] = True
+            seen = histories.keep(mine[histories.items])
+        total = np.zeros((len(seen), self.target.size), np.float32)
+        for model, table in zip(self.models, self.tables, strict=True):
+            items = table[self.target].T
+            for start in range(0, len(seen), BLOCK):
+                some = seen.take(np.arange(start, min(start + BLOCK, len(seen))))
+                total[start : start + BLOCK] += model.states(table, some, dated=self.has_dates) @ items
+        total[seen.lengths == 0] = 0.0
+        return total / np.float32(max(len(self.models), 1))
+
+    def state(self) -> State:
+        """Return weights, whitening and configuration."""
+        arrays: State = {"known": self.known, "dated": np.array([self.has_dates])}
+        for member, model in enumerate(self.models):
+            for name, tensor in model.state_dict().items():
+                arrays[f"{member}.{name}"] = tensor.float().numpy()
+        for name, whitening in self.whitenings.items():
+            arrays[f"mean.{name}"], arrays[f"directions.{name}"] = whitening.mean, whitening.directions
+        config = json.dumps(self.models[0].config.to_dict())
+        return {**arrays, "config": np.frombuffer(config.encode(), dtype=np.uint8)}
+
+    def restore(self, state: State, features: Features) -> None:
+        """Take back what :meth:`state` returned."""
+        import torch
+
+        from isthmus.model.sequence import SequenceConfig, SequenceModel
+
+        config: SequenceConfig = SequenceConfig.from_dict(json.loads(bytes(state["config"]).decode()))
+        self.known, self.has_dates = state["known"].astype(np.int32), bool(state["dated"][0])
+        names = [key.removeprefix("mean.") for key in state if key.startswith("mean.")]
+        self.whitenings = {
+            name: Whitening(state[f"mean.{name}"].astype(np.float32), state[f"directions.{name}"].astype(np.float32))
+            for name in names
+        }
+        vectors = self._vectors(features)
+        self.models, self.tables = [], []
+        for member in range(int(self.number("members"))):
+            model = SequenceModel(config)
+            mark = f"{member}."
+            weights = {key.removeprefix(mark): state[key] for key in state if key.startswith(mark)}
+            model.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in weights.items()})
+            self.models.append(model.eval())
+            self._tell(model, vectors, features.places or Places.nameless(self.n_items))
+
+    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+        """Read the new items; they have no id embedding."""
+        vectors, self.tables = self._vectors(features), []
+        for model in self.models:
+            self._tell(model, vectors, features.places or Places.nameless(self.n_items))
+
+
+def whitenings(features: Features, shrink: float) -> dict[str, Whitening]:
+    """Return the whitening of each domain's vectors; domains with fewer than two texts have none.
+
+    Whitening each domain by itself takes away what its texts have in common, so that domains lie on top of each other
+    (in the manner of Sun, Feng and Saenko, CORAL, AAAI 2016); ZCA keeps the meaning of the axes.
+    """
+    vectors = features.vectors
+    if vectors is None:
+        return {}
+    places = features.places or Places.nameless(len(vectors))
+    found = {}
+    for place, name in enumerate(places.domains):
+        rows = vectors[places.domain == place]
+        if np.any(rows != 0, axis=1).sum() >= 2:
+            found[name] = Whitening.fit(rows, shrink=shrink)
+    return found
+
+
+def subset(places: Places, rows: Indices) -> Places:
+    """Return the places of some items."""
+    return replace(places, domain=places.domain[rows], platform=places.platform[rows])
