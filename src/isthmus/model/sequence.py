@@ -118,12 +118,17 @@ class Catalogue(nn.Module):  # type: ignore[misc]
         Domain and platform of each item.
     config : SequenceConfig
         Whose names the places are looked up in.
+    known : int32 array (n_items,)
+        Items that the id embeddings stand for.
     """
 
-    def __init__(self, vectors: Floats | None, places: Places, config: SequenceConfig) -> None:
+    def __init__(self, vectors: Floats | None, places: Places, config: SequenceConfig, known: Indices) -> None:
         super().__init__()
         vectors = np.zeros((places.domain.size, 0), np.float32) if vectors is None else vectors
+        id_of = np.full(places.domain.size, config.n_items, np.int64)
+        id_of[known] = np.arange(config.n_items)
         for name, table in (
+            ("id_of", torch.from_numpy(id_of)),
             ("vectors", torch.from_numpy(np.ascontiguousarray(vectors))),
             ("domain", torch.from_numpy(_known(config.domains, places.domains)[places.domain])),
             ("platform", torch.from_numpy(_known(config.platforms, places.platforms)[places.platform])),
@@ -202,9 +207,9 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         model.load_state_dict({name: tensor for name, tensor in mine.items() if n_items or name != "ids.weight"})
         return model
 
-    def attend(self, vectors: Floats | None, places: Places) -> SequenceModel:
-        """Look at these items from now on; return self."""
-        self.catalogue = Catalogue(vectors, places, self.config).to(self.device)
+    def attend(self, vectors: Floats | None, places: Places, known: Indices) -> SequenceModel:
+        """Look at these items from now on, of which ``known`` (n_items,) have an id embedding; return self."""
+        self.catalogue = Catalogue(vectors, places, self.config, known).to(self.device)
         return self
 
     def items(self, rows: Tensor | None = None) -> Tensor:
@@ -214,7 +219,8 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
             vectors = self.catalogue.vectors
             said = self.adaptor(vectors if rows is None else vectors[rows])
         if self.ids is not None:
-            own = self.ids.weight if rows is None else self.ids(rows)
+            place = self.catalogue.id_of if rows is None else self.catalogue.id_of[rows]
+            own = torch.cat([self.ids.weight, self.ids.weight.new_zeros(1, self.config.dim)])[place]
             said = own if said is None else said + own
         if self.config.scale:
             said = nn.functional.normalize(said, dim=-1)
@@ -245,6 +251,7 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         weights: Tensor,
         spans: Tensor,
         rows: Tensor | None = None,
+        drawn: Tensor | None = None,
         log_q: Tensor | None = None,
     ) -> SequenceOutput:
         """Return the mean cross-entropy of the next items, each among the items of its own domain.
@@ -259,10 +266,10 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         targets, weights : Tensors (P,)
             The next item's row, and how much it counts.
         spans : int64 Tensor (S, 5)
-            One row a domain: start and stop in ``places``, the domain, start and stop of its candidates in ``log_q``.
-        rows, log_q : Tensors (U,) and (C,), optional
-            With sampled softmax: the rows of the catalogue that take part, which ``items`` and ``targets`` then count
-            in, candidates first; and the logarithm of how often each candidate is drawn.
+            One row a domain: start and stop in ``places``, the domain, start and stop of its candidates in ``drawn``.
+        rows, drawn, log_q : Tensors (U,), (C,), (C,), optional
+            With sampled softmax: the rows of the catalogue that take part, in which ``items``, ``targets`` and
+            ``drawn`` (the candidates) then count; and the logarithm of how often each candidate is drawn.
         """
         table = self.items(rows)
         states = self.persons(Events(items, events, gaps, rows), table).flatten(0, 1)[places]
@@ -272,27 +279,19 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         total = states.new_zeros((), dtype=torch.float32)
         for start, stop, domain, first, last in spans.tolist():
             said, mine, count = states[start:stop], targets[start:stop], weights[start:stop]
-            if log_q is None:
+            if drawn is None or log_q is None:
                 loss = catalogue_softmax(said, table[self.catalogue.rows(domain)], self.catalogue.place[mine], count)
             else:
-                drawn = torch.arange(first, last, device=said.device)
-                loss = sampled_softmax(said, table, mine, drawn, log_q[first:last], count)
+                loss = sampled_softmax(said, table, mine, drawn[first:last], log_q[first:last], count)
             total = total + loss * count.sum()
         return SequenceOutput(loss=total / weights.sum().clamp(min=1e-9))
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def whole(self, vectors: Floats | None, places: Places, known: Indices) -> Floats:
         """Return all item vectors, (N, d), and attend to the items; ``known``: those that the ids stand for."""
-        self.eval().attend(vectors, places)
-        table = torch.zeros(places.domain.size, self.config.dim, device=self.device)
-        if self.adaptor is not None:
-            for start in range(0, table.shape[0], 4096):
-                table[start : start + 4096] = self.adaptor(self.catalogue.vectors[start : start + 4096])
-        if self.ids is not None:
-            table[torch.from_numpy(known).long()] += self.ids.weight
-        if self.config.scale:
-            table = nn.functional.normalize(table, dim=-1)
-        found: Floats = table.float().cpu().numpy()
+        self.eval().attend(vectors, places, known)
+        rows = torch.arange(places.domain.size, device=self.device)
+        found: Floats = torch.cat([self.items(some).float() for some in rows.split(4096)]).cpu().numpy()
         return found
 
     @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -173,10 +173,10 @@ class SequenceBatches:
             drawn.append(rows[some])
             log_q.append(np.log(share[some] * self.settings.sampled).astype(np.float32))
         chosen = np.concatenate(drawn)
-        rest = np.unique(np.concatenate([items, made["targets"]]))
-        items[:] = np.searchsorted(rest, items) + chosen.size
-        targets = np.searchsorted(rest, made["targets"]) + chosen.size
-        return {"rows": np.concatenate([chosen, rest]), "log_q": np.concatenate(log_q), "targets": targets}
+        rows = np.unique(np.concatenate([chosen, items, made["targets"]]))
+        items[:] = np.searchsorted(rows, items)
+        places = {"drawn": np.searchsorted(rows, chosen), "targets": np.searchsorted(rows, made["targets"])}
+        return {"rows": rows, "log_q": np.concatenate(log_q), **places}
 
 
 def _frequencies(histories: Histories, places: Places) -> dict[int, tuple[Ints, Doubles]]:

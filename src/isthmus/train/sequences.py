@@ -40,10 +40,12 @@ def learn_sequence(
         histories.ts,
         histories.events,
     )
+    met = np.unique(small.items)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _start(method, vectors, places, rows.size)
-    model.attend(None if vectors is None else vectors[rows], places)
+        model = _start(method, vectors, places, met.size)
+    known = met if model.ids is not None else met[:0]
+    model.attend(None if vectors is None else vectors[rows], places, known)
     largest = int(np.bincount(places.domain).max())
     settings = BatchSettings(
         events=int(method.number("batch")),
@@ -64,11 +66,11 @@ def learn_sequence(
     )
     watch = None
     if method.watch is not None:
-        watch = _watcher(method, vectors, rows)
+        watch = _watcher(method, vectors, rows[known])
     log = train(model, batches, loop, watch=watch)
     if watch is not None:
         method.settings["epochs"] = max(round(log.best_step / len(batches)), 1)
-    return model, rows if model.ids is not None else rows[:0]
+    return model, rows[known]
 
 
 def _start(method: SequenceCarrier, vectors: Floats | None, places: Places, n_items: int) -> SequenceModel:
@@ -90,16 +92,15 @@ def _start(method: SequenceCarrier, vectors: Floats | None, places: Places, n_it
     return SequenceModel(config)
 
 
-def _watcher(method: SequenceCarrier, vectors: Floats | None, rows: Indices) -> Callable[[SequenceModel], float]:
+def _watcher(method: SequenceCarrier, vectors: Floats | None, known: Indices) -> Callable[[SequenceModel], float]:
     """Return what judges the model while it learns: the method, as if it were done."""
 
     def watch(model: SequenceModel) -> float:
-        whole = method.places
-        trained, catalogue = method.known, model.catalogue
-        method.known = rows if model.ids is not None else rows[:0]
-        method.models, method.tables = [model], [model.whole(vectors, whole, method.known)]
+        catalogue = model.catalogue
+        method.known, method.models = known, [model]
+        method.tables = [model.whole(vectors, method.places, known)]
         found = method.watch(method) if method.watch else 0.0
-        method.known, method.models, method.tables = trained, [], []
+        method.models, method.tables = [], []
         model.catalogue = catalogue
         return found
 
