@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -101,6 +101,10 @@ class Histories:
         counts = np.bincount(self.rows[events], minlength=len(self))
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return Histories(indptr, self.items[events], self.weights[events], self.ts[events], self.events[events])
+
+    def within(self, rows: Indices) -> Histories:
+        """Return the histories with items counted in ``rows`` (rising), which must hold them all."""
+        return replace(self, items=np.searchsorted(rows, self.items).astype(np.int32))
 
     def last(self, n: int) -> Histories:
         """Return the newest ``n`` events of each person."""

@@ -12,6 +12,7 @@ SASRec (Kang and McAuley, ICDM 2018) with cross-entropy over the whole catalogue
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +24,9 @@ from transformers.utils import ModelOutput
 
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Places
+from isthmus.model.inserts import insert
 from isthmus.model.layers import Adaptor, Block, turning
+from isthmus.model.losses import info_nce
 from isthmus.model.softmax import catalogue_softmax, sampled_softmax
 from isthmus.types import EVENTS, Bools, Floats, Indices, Ints
 
@@ -31,6 +34,8 @@ MINUTE: Final = 60_000_000
 #: Buckets of the time since the event before: powers of four of a minute, the last over 16 years; 0 says not known.
 GAPS: Final = 13
 UNKNOWN: Final = ""
+#: Temperature of the contrast between two views of a person.
+VIEW_TEMPERATURE: Final = 0.1
 
 
 class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
@@ -52,6 +57,8 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
         Items with an id embedding; 0 for an inductive model.
     scale : float
         If above 0, scores are ``scale`` times the cosine; if 0, plain products.
+    views : float
+        Weight of the contrastive loss between two views, where batches hold views.
     encoder : str
         Fingerprint of the encoder whose vectors the model reads.
     """
@@ -72,13 +79,14 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
         platforms: list[str] | None = None,
         n_items: int = 0,
         scale: float = 0.0,
+        views: float = 0.1,
         encoder: str = "",
         **rest: object,
     ) -> None:
         self.width, self.dim, self.layers, self.heads, self.experts = width, dim, layers, heads, experts
         self.length, self.dropout, self.vector_dropout = length, dropout, vector_dropout
         self.domains, self.platforms = domains or [UNKNOWN], platforms or [UNKNOWN]
-        self.n_items, self.scale, self.encoder = n_items, scale, encoder
+        self.n_items, self.scale, self.views, self.encoder = n_items, scale, views, encoder
         super().__init__(**rest)
 
 
@@ -163,7 +171,6 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
     config_class = SequenceConfig
     base_model_prefix = "sequence"
     supports_gradient_checkpointing = True
-    catalogue: Catalogue
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__(config)
@@ -179,7 +186,18 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         self.blocks = nn.ModuleList(Block(dim, config.heads, config.dropout) for _ in range(config.layers))
         self.end = nn.LayerNorm(dim)
         self.gradient_checkpointing = False
+        #: What the model may look at; one at a time.
+        self.catalogues: list[Catalogue] = []
+        self.group = 0
         self.post_init()
+        insert(self, getattr(config, "strategy", None))
+
+    @classmethod
+    def seeded(cls, config: SequenceConfig, seed: int) -> SequenceModel:
+        """Return a new model that depends on ``seed`` alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(config)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Start small: normal with standard deviation 0.02."""
@@ -209,8 +227,17 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
 
     def attend(self, vectors: Floats | None, places: Places, known: Indices) -> SequenceModel:
         """Look at these items from now on, of which ``known`` (n_items,) have an id embedding; return self."""
-        self.catalogue = Catalogue(vectors, places, self.config, known).to(self.device)
+        return self.attend_all([Catalogue(vectors, places, self.config, known)])
+
+    def attend_all(self, catalogues: Sequence[Catalogue]) -> SequenceModel:
+        """Look at several catalogues, one for each group of batches; return self."""
+        self.catalogues, self.group = [part.to(self.device) for part in catalogues], 0
         return self
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items that are looked at."""
+        return self.catalogues[self.group]
 
     def items(self, rows: Tensor | None = None) -> Tensor:
         """Return the item vectors of some rows of the catalogue, all by default, (N, d)."""
@@ -253,6 +280,9 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         rows: Tensor | None = None,
         drawn: Tensor | None = None,
         log_q: Tensor | None = None,
+        group: Tensor | None = None,
+        views: Tensor | None = None,
+        lasts: Tensor | None = None,
     ) -> SequenceOutput:
         """Return the mean cross-entropy of the next items, each among the items of its own domain.
 
@@ -270,7 +300,13 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         rows, drawn, log_q : Tensors (U,), (C,), (C,), optional
             With sampled softmax: the rows of the catalogue that take part, in which ``items``, ``targets`` and
             ``drawn`` (the candidates) then count; and the logarithm of how often each candidate is drawn.
+        group : int64 Tensor (), optional
+            Which catalogue.
+        views, lasts : int64 Tensors (3, 2 B', L') and (2 B',), optional
+            Items, events, gaps of two views of some histories, the second ones after all first, and the place of the
+            last event of each: what a person is should not depend on the view (contrastive loss).
         """
+        self.group = 0 if group is None else int(group)
         table = self.items(rows)
         states = self.persons(Events(items, events, gaps, rows), table).flatten(0, 1)[places]
         if torch.is_autocast_enabled(states.device.type):
@@ -284,7 +320,16 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
             else:
                 loss = sampled_softmax(said, table, mine, drawn[first:last], log_q[first:last], count)
             total = total + loss * count.sum()
-        return SequenceOutput(loss=total / weights.sum().clamp(min=1e-9))
+        loss = total / weights.sum().clamp(min=1e-9)
+        if views is not None:
+            loss = loss + self.config.views * self._contrast(Events(views[0], views[1], views[2], rows), table, lasts)
+        return SequenceOutput(loss=loss)
+
+    def _contrast(self, views: Events, table: Tensor, lasts: Tensor) -> Tensor:
+        """Return InfoNCE of two views of the same persons among all others of the batch (Xie et al., ICDE 2022)."""
+        states = self.persons(views, table)[torch.arange(lasts.numel(), device=table.device), lasts].float()
+        first, second = nn.functional.normalize(states, dim=-1).chunk(2)
+        return info_nce(first, second, temperature=VIEW_TEMPERATURE)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def whole(self, vectors: Floats | None, places: Places, known: Indices) -> Floats:

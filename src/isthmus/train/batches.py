@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isthmus.data.augment import Augment, two_views
 from isthmus.data.sequences import Histories, ranges
 from isthmus.model.base import DAY, Doubles, Places
-from isthmus.model.sequence import gap_buckets
+from isthmus.model.sequence import gap_buckets, shaped
 from isthmus.rng import generator
 from isthmus.types import Bools, Floats, Ints
 
@@ -35,6 +36,11 @@ class BatchSettings:
         Whether an item that the person had before counts as a next item.
     sampled : int
         Candidates of each domain of a batch for the sampled softmax; 0 is the whole catalogue.
+    views : bool
+        Whether each batch holds two views of its histories too.
+    alpha : float
+        The next items of a domain with ``n`` of them count together as ``n ** alpha`` (temperature sampling by
+        weight); 1 counts all alike.
     seed : int
         Order of the batches.
     """
@@ -44,6 +50,8 @@ class BatchSettings:
     half_life: float = 0.0
     repeats: bool = False
     sampled: int = 0
+    views: bool = False
+    alpha: float = 1.0
     seed: int = 0
 
 
@@ -77,6 +85,7 @@ class SequenceBatches:
         dated: bool = True,
     ) -> None:
         self.settings, self.places = settings, places
+        self.histories, self.dated = histories, dated
         self.items = histories.items.astype(np.int64)
         self.events = histories.events.astype(np.int64)
         first = np.zeros(self.items.size, dtype=bool)
@@ -99,7 +108,13 @@ class SequenceBatches:
             counts &= once
         age = (now - histories.ts) / DAY
         faded = 0.5 ** (age / settings.half_life) if settings.half_life and dated else np.ones(age.size)
-        return (counts * faded).astype(np.float32)
+        weights = (counts * faded).astype(np.float32)
+        if settings.alpha < 1:
+            domain = self.places.domain[histories.items]
+            sums = np.bincount(domain, weights=weights, minlength=len(self.places.domains))
+            scale = np.where(sums > 0, np.maximum(sums, 1.0), 1.0) ** (settings.alpha - 1)
+            weights *= (scale * weights.sum() / max((sums * scale).sum(), 1e-9))[domain].astype(np.float32)
+        return weights
 
     def _windows(self, histories: Histories) -> tuple[Ints, Ints]:
         """Return start and stop of each window: ``length + 1`` events, the last of one is the first of the next."""
@@ -158,8 +173,22 @@ class SequenceBatches:
             made |= self._sample(shaped[0], made, generator(self.settings.seed, "sample", step))
         items, events, gaps = shaped.reshape(3, B, L)
         made |= {"items": items, "events": events, "gaps": gaps}
+        if self.settings.views:
+            made |= self._views(start, stop, made.get("rows"), generator(self.settings.seed, "views", step))
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in made.items()}
         return {**tensors, "weights": torch.from_numpy(self.weights[after][order])}
+
+    def _views(self, start: Ints, stop: Ints, rows: Ints | None, rng: np.random.Generator) -> dict[str, Ints]:
+        """Return two views of the batch's windows (cropped, thinned or reordered)."""
+        seen, whole = ranges(start, stop), self.histories
+        indptr = np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64)
+        windows = Histories(indptr, whole.items[seen], whole.weights[seen], whole.ts[seen], whole.events[seen])
+        views = [shaped(view, self.dated) for view in two_views(windows, Augment(), rng)]
+        width = max(batch.shape[2] for batch, _ in views)
+        stacked = np.concatenate([np.pad(b, [(0, 0), (0, 0), (0, width - b.shape[2])]) for b, _ in views], axis=1)
+        if rows is not None:
+            stacked[0] = np.searchsorted(rows, stacked[0]) % rows.size
+        return {"views": stacked, "lasts": np.concatenate([last for _, last in views])}
 
     def _sample(self, items: Ints, made: dict[str, Ints], rng: np.random.Generator) -> dict[str, Ints]:
         """Draw candidates by popularity, and renumber everything to the rows that take part; changes ``items``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
@@ -16,12 +15,10 @@ from isthmus.types import Floats, Indices
 
 if TYPE_CHECKING:
     from isthmus.model.sequence import SequenceConfig, SequenceModel
+    from isthmus.train.settings import LoopLog
 
 #: Persons scored at a time.
 BLOCK: Final = 256
-#: Catalogues of a domain from this size on are sampled while learning (docs/decisions/0009-sequence-model.md).
-SAMPLED_FROM: Final = 60_000
-CANDIDATES: Final = 4096
 
 Watch = Callable[[Method], float]
 
@@ -57,6 +54,9 @@ class SequenceCarrier(Method):
     def __init__(self, settings: Mapping[str, Setting] | None = None) -> None:
         super().__init__(settings)
         self.watch: Watch | None = None
+        #: Makes a model ready for the strategy it is trained by.
+        self.prepare: Callable[[SequenceModel], SequenceModel] | None = None
+        self.log: LoopLog | None = None
         self.models: list[SequenceModel] = []
         self.tables: list[Floats] = []
         self.whitenings: dict[str, Whitening] = {}
@@ -75,6 +75,16 @@ class SequenceCarrier(Method):
             model, self.known = learn_sequence(self, data, vectors, seed + 1000 * member)
             self.models.append(model)
             self._tell(model, vectors, places)
+
+    @classmethod
+    def wrap(cls, model: SequenceModel, data: TrainingData, shrink: float) -> SequenceCarrier:
+        """Return a method that scores by an inductive ``model`` as it is: nothing is learned."""
+        method = cls({"shrink": shrink, "ids": False})
+        method.target, method.n_items, method.has_dates = data.target, data.n_items, data.dated
+        places = data.features.places or Places.nameless(data.n_items)
+        method.whitenings, method.models = whitenings(data.features, shrink), [model]
+        method._tell(model, method._vectors(data.features), places)
+        return method
 
     def _vectors(self, features: Features) -> Floats | None:
         """Return the whitened vectors of all items, each by its domain, (N, D)."""
@@ -151,6 +161,13 @@ class SequenceCarrier(Method):
             self._tell(model, vectors, features.places or Places.nameless(self.n_items))
 
 
+def whitened(features: Features, shrink: float) -> Floats | None:
+    """Return the vectors of all items, each whitened by its domain, (N, D); None without vectors."""
+    method = SequenceCarrier()
+    method.whitenings = whitenings(features, shrink)
+    return method._vectors(features)
+
+
 def whitenings(features: Features, shrink: float) -> dict[str, Whitening]:
     """Return the whitening of each domain's vectors; domains with fewer than two texts have none.
 
@@ -167,8 +184,3 @@ def whitenings(features: Features, shrink: float) -> dict[str, Whitening]:
         if np.any(rows != 0, axis=1).sum() >= 2:
             found[name] = Whitening.fit(rows, shrink=shrink)
     return found
-
-
-def subset(places: Places, rows: Indices) -> Places:
-    """Return the places of some items."""
-    return replace(places, domain=places.domain[rows], platform=places.platform[rows])

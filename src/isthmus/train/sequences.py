@@ -1,61 +1,138 @@
-"""Learning a sequence model from histories: from scratch, or from a pre-trained one."""
+"""Learning a sequence model from histories: from scratch, from a pre-trained one, over one or many data sets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Places, TrainingData
-from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
+from isthmus.model.sequence import UNKNOWN, Catalogue, SequenceConfig, SequenceModel
+from isthmus.rng import generator
 from isthmus.train.batches import BatchSettings, SequenceBatches
-from isthmus.train.carriers import CANDIDATES, SAMPLED_FROM, subset
-from isthmus.train.loop import LoopSettings, train
+from isthmus.train.loop import LoopLog, LoopSettings, train
+from isthmus.train.schedule import temperature_shares
 from isthmus.types import Floats, Indices
 
 if TYPE_CHECKING:
     from isthmus.train.carriers import SequenceCarrier
 
+#: Catalogues of a domain from this size on are sampled while learning (docs/decisions/0009-sequence-model.md).
+SAMPLED_FROM: Final = 60_000
+CANDIDATES: Final = 4096
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a sequence model learns from: one corpus, less the items that take no part.
+
+    Parameters
+    ----------
+    histories : Histories
+        Training events; items count in ``rows``.
+    places : Places
+        Of those items.
+    vectors : float32 array (n, D) or None
+        Of those items, whitened.
+    rows : int32 array (n,)
+        Corpus item index of each item, rising: items with an event, and those of a target domain.
+    now : int
+        Time of the newest event.
+    dated : bool
+        Whether times are dates.
+    """
+
+    histories: Histories
+    places: Places
+    vectors: Floats | None
+    rows: Indices
+    now: int
+    dated: bool
+
+    @classmethod
+    def of(cls, data: TrainingData, places: Places, vectors: Floats | None, *, sources: bool) -> Material:
+        """Return the material of ``data``; without ``sources`` events of other domains take no part."""
+        histories = data.learn_from(sources)
+        taking = data.in_target.copy()
+        taking[histories.items] = True
+        rows = np.flatnonzero(taking).astype(np.int32)
+        mine = replace(places, domain=places.domain[rows], platform=places.platform[rows])
+        some = None if vectors is None else vectors[rows]
+        return cls(histories.within(rows), mine, some, rows, data.now, data.dated)
+
+    @property
+    def met(self) -> Indices:
+        """Items with an event, rising."""
+        return np.unique(self.histories.items)
+
+    def batches(self, settings: BatchSettings) -> SequenceBatches:
+        """Return the batches; of large catalogues only a sample takes part in each."""
+        largest = int(np.bincount(self.places.domain, minlength=1).max())
+        settings = replace(settings, sampled=CANDIDATES if largest >= SAMPLED_FROM else 0)
+        predict = np.ones(self.rows.size, dtype=bool)
+        return SequenceBatches(self.histories, self.places, predict, settings, now=self.now, dated=self.dated)
+
+
+class Mixture:
+    """Batches of several materials, drawn by temperature sampling; each batch is of one material.
+
+    Parameters
+    ----------
+    parts : sequence of SequenceBatches
+        One for each material, in the order of the model's catalogues.
+    alpha : float
+        A material of ``n`` batches is drawn with a share that grows as ``n ** alpha``.
+    seed : int
+        Order.
+    """
+
+    def __init__(self, parts: Sequence[SequenceBatches], alpha: float, seed: int) -> None:
+        self.parts, self.seed = parts, seed
+        self.shares = temperature_shares(np.array([len(part) for part in parts]), alpha)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch: as many as all materials have."""
+        return sum(len(part) for part in self.parts)
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """Return the batch of a step, with its material under ``group``."""
+        epoch, place = divmod(step, len(self))
+        if epoch != self._epoch:
+            rng = generator(self.seed, "mixture", epoch)
+            self._epoch, self._order = epoch, rng.choice(len(self.parts), size=len(self), p=self.shares)
+        group = int(self._order[place])
+        drawn = int((self._order[:place] == group).sum())
+        # a material goes on in each epoch about where it would be by its share
+        before = int(epoch * len(self) * self.shares[group])
+        return {**self.parts[group].batch(before + drawn), "group": torch.tensor(group)}
+
 
 def learn_sequence(
     method: SequenceCarrier, data: TrainingData, vectors: Floats | None, seed: int
 ) -> tuple[SequenceModel, Indices]:
-    """Return a trained model, and the rows of the items that it has embeddings of.
-
-    Only items with an event, and those of the target domain, take part in learning.
-    """
-    histories = data.learn_from(bool(method.settings["sources"]))
-    taking = data.in_target.copy()
-    taking[histories.items] = True
-    rows = np.flatnonzero(taking).astype(np.int32)
-    places = subset(method.places, rows)
-    small = Histories(
-        histories.indptr,
-        np.searchsorted(rows, histories.items).astype(np.int32),
-        histories.weights,
-        histories.ts,
-        histories.events,
-    )
-    met = np.unique(small.items)
+    """Return a trained model, and the corpus item index of each item that it has an embedding of."""
+    material = Material.of(data, method.places, vectors, sources=bool(method.settings["sources"]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _start(method, vectors, places, met.size)
-    known = met if model.ids is not None else met[:0]
-    model.attend(None if vectors is None else vectors[rows], places, known)
-    largest = int(np.bincount(places.domain).max())
+        model = _start(method, material)
+        if method.prepare is not None:
+            model = method.prepare(model)
+    known = material.met if model.ids is not None else material.met[:0]
+    model.attend(material.vectors, material.places, known)
     settings = BatchSettings(
         events=int(method.number("batch")),
         length=model.config.length,
         half_life=method.number("half_life"),
-        sampled=CANDIDATES if largest >= SAMPLED_FROM else 0,
         seed=seed,
     )
-    predict = np.ones(rows.size, dtype=bool)
-    batches = SequenceBatches(small, places, predict, settings, now=data.now, dated=data.dated)
+    batches = material.batches(settings)
     loop = LoopSettings(
         epochs=method.number("epochs"),
         learning_rate=method.number("learning_rate"),
@@ -64,24 +141,41 @@ def learn_sequence(
         precision="bf16",
         name="sequence",
     )
-    watch = None
+    rows = material.rows[known]
+    log = train(model, batches, loop, watch=_watcher(method, vectors, rows) if method.watch else None)
+    method.log = log
     if method.watch is not None:
-        watch = _watcher(method, vectors, rows[known])
-    log = train(model, batches, loop, watch=watch)
-    if watch is not None:
         method.settings["epochs"] = max(round(log.best_step / len(batches)), 1)
-    return model, rows[known]
+    return model, rows
 
 
-def _start(method: SequenceCarrier, vectors: Floats | None, places: Places, n_items: int) -> SequenceModel:
+def learn_mixture(
+    model: SequenceModel,
+    materials: Sequence[Material],
+    settings: BatchSettings,
+    alpha: float,
+    loop: LoopSettings,
+    *,
+    folder: Path | None = None,
+    watch: Callable[[SequenceModel], float] | None = None,
+) -> LoopLog:
+    """Train ``model`` on several materials and return the log; a killed run goes on with ``folder``."""
+    none = np.zeros(0, np.int32)
+    catalogues = [Catalogue(part.vectors, part.places, model.config, none) for part in materials]
+    parts = [part.batches(replace(settings, seed=settings.seed + place)) for place, part in enumerate(materials)]
+    model.attend_all(catalogues)
+    return train(model, Mixture(parts, alpha, settings.seed), loop, folder=folder, watch=watch)
+
+
+def _start(method: SequenceCarrier, material: Material) -> SequenceModel:
     """Return the model to train: new, or the pre-trained one with room for the names and ids of these items."""
-    ids = n_items if method.settings["ids"] or vectors is None else 0
-    start = str(method.settings["start"])
+    ids = material.met.size if method.settings["ids"] or material.vectors is None else 0
+    start, places = str(method.settings["start"]), material.places
     if start:
         loaded: SequenceModel = SequenceModel.from_pretrained(Path(start))
         return loaded.grown(places, ids)
     config = SequenceConfig(
-        width=0 if vectors is None else vectors.shape[1],
+        width=0 if material.vectors is None else material.vectors.shape[1],
         dim=int(method.number("dim")),
         layers=int(method.number("layers")),
         dropout=method.number("dropout"),
@@ -96,12 +190,12 @@ def _watcher(method: SequenceCarrier, vectors: Floats | None, known: Indices) ->
     """Return what judges the model while it learns: the method, as if it were done."""
 
     def watch(model: SequenceModel) -> float:
-        catalogue = model.catalogue
+        catalogues = model.catalogues
         method.known, method.models = known, [model]
         method.tables = [model.whole(vectors, method.places, known)]
         found = method.watch(method) if method.watch else 0.0
         method.models, method.tables = [], []
-        model.catalogue = catalogue
+        model.catalogues = catalogues
         return found
 
     return watch

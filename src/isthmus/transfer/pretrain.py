@@ -1,0 +1,238 @@
+"""Pre-training of the sequence carrier: one model over the events of several domains, platforms and data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from isthmus.encode.store import encode_items
+from isthmus.encode.text import TextEncoder
+from isthmus.errors import InputError, nearest
+from isthmus.files import Json
+from isthmus.model.base import Features, Places, TrainingData
+from isthmus.split.cohorts import build_task
+from isthmus.split.temporal import VALID, Split
+from isthmus.train.carriers import SequenceCarrier, whitened
+from isthmus.train.fit import training_data
+from isthmus.train.tune import validate
+from isthmus.transfer.pretrained import write_pretrained
+
+if TYPE_CHECKING:
+    from isthmus.model.sequence import SequenceModel
+    from isthmus.train.sequences import Material
+
+OBJECTIVES: Final = ("next", "views")
+
+
+@dataclass(frozen=True)
+class SequencePretraining:
+    """How a sequence model is pre-trained.
+
+    Parameters
+    ----------
+    domains : tuple of str
+        Domains that are learned from; all if empty.
+    objectives : mapping of str to float
+        Weights: ``next`` (next item, over the whole catalogue of its domain) and ``views`` (contrast of two views of
+        one person).
+    epochs : float
+        Times that all events are gone through.
+    learning_rate, dropout : float
+        Of the training.
+    dim, layers, experts : int
+        Sizes of the model.
+    batch : int
+        Events of a batch.
+    alpha : float
+        Temperature sampling: a domain with ``n`` events counts as ``n ** alpha``, against the see-saw between domains.
+    shrink : float
+        Of the whitening of each domain's text vectors.
+    persons : int
+        Validation persons of each domain that choose the epoch; 0 keeps the last one.
+    model : str, optional
+        Language model that reads the items; the bundled one by default.
+    seed : int
+        For everything that draws.
+    track : tuple of str
+        Trackers.
+
+    Raises
+    ------
+    InputError
+        An unknown objective, or no weight at all.
+    """
+
+    domains: tuple[str, ...] = ()
+    objectives: Mapping[str, float] | None = None
+    epochs: float = 10.0
+    learning_rate: float = 2e-3
+    dropout: float = 0.1
+    dim: int = 64
+    layers: int = 2
+    experts: int = 4
+    batch: int = 2048
+    alpha: float = 0.5
+    shrink: float = 0.1
+    persons: int = 300
+    model: str | None = None
+    seed: int = 0
+    track: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            if name not in OBJECTIVES or weight < 0:
+                hint = nearest(name, list(OBJECTIVES))
+                raise InputError(f"objective {name} = {weight}{hint}", fix=f"weights of {', '.join(OBJECTIVES)}")
+        if not self.weights.get("next"):
+            raise InputError("the sequence carrier needs the objective next", fix="give it a weight above 0")
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weight of each objective."""
+        return {"next": 1.0} if self.objectives is None else self.objectives
+
+
+def pretrain_sequence(
+    splits: Sequence[Split], out: Path, settings: SequencePretraining | None = None, *, work: Path | None = None
+) -> Json:
+    """Pre-train an inductive sequence model on the training parts of ``splits`` and write it to folder ``out``.
+
+    Parameters
+    ----------
+    splits : sequence of Split
+        Where the events come from; only training events are learned from, validation events choose the epoch.
+    out : Path
+        Folder for the model.
+    settings : SequencePretraining, optional
+        How.
+    work : Path, optional
+        Folder for checkpoints: a killed run goes on from there.
+
+    Returns
+    -------
+    dict
+        What the model card says: domains, objectives, counts, fingerprints, seconds, validation NDCG@10.
+
+    Raises
+    ------
+    InputError
+        A domain that no split has, or nothing to learn from.
+    """
+    from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
+    from isthmus.train.batches import BatchSettings
+    from isthmus.train.loop import LoopSettings
+    from isthmus.train.sequences import learn_mixture
+
+    settings = settings or SequencePretraining()
+    sources = [Source.of(split, settings) for split in splits]
+    _require(splits, settings.domains)
+    used = [source for source in sources if source.material.histories.items.size]
+    if not used:
+        raise InputError("no training event in these domains", fix="name more domains or splits")
+    names = [sorted({n for s in used for n in getattr(s.material.places, kind)}) for kind in ("domains", "platforms")]
+    vectors = used[0].material.vectors
+    config = SequenceConfig(
+        width=0 if vectors is None else vectors.shape[1],
+        dim=settings.dim,
+        layers=settings.layers,
+        experts=settings.experts,
+        dropout=settings.dropout,
+        domains=[UNKNOWN, *names[0]],
+        platforms=[UNKNOWN, *names[1]],
+        views=float(settings.weights.get("views", 0.0)) / float(settings.weights["next"]),
+        encoder=used[0].encoder,
+    )
+    model = SequenceModel.seeded(config, settings.seed)
+    batches = BatchSettings(events=settings.batch, alpha=settings.alpha, views=config.views > 0, seed=settings.seed)
+    loop = LoopSettings(
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        precision="bf16",
+        seed=settings.seed,
+        track=settings.track,
+        patience=3 if settings.persons else 0,
+        name="pretrain",
+    )
+    watch = (lambda some: _mean_valid(some, used, settings)) if settings.persons else None
+    materials = [source.material for source in used]
+    log = learn_mixture(model, materials, batches, settings.alpha, loop, folder=work, watch=watch)
+    said: Json = {
+        "carrier": "sequence",
+        "objectives": dict(settings.weights),
+        "settings": {**asdict(settings), "objectives": dict(settings.weights)},
+        "domains": [{"corpus": s.split.corpus.name, "domain": d} for s in used for d in s.material.places.domains],
+        "data": [{"corpus": s.split.corpus.name, "fingerprint": s.split.corpus.fingerprint} for s in used],
+        "events": sum(source.material.histories.items.size for source in used),
+        "items": sum(source.material.rows.size for source in used),
+        "encoder": config.encoder,
+        "log": log.to_json(),
+    }
+    write_pretrained(model, out, said)
+    return said
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split to pre-train on.
+
+    Parameters
+    ----------
+    split : Split
+        Where it comes from.
+    data : TrainingData
+        Its training events in the domains that are learned.
+    material : Material
+        The same for the sequence model.
+    encoder : str
+        Fingerprint of what read the items.
+    """
+
+    split: Split
+    data: TrainingData
+    material: Material
+    encoder: str
+
+    @classmethod
+    def of(cls, split: Split, settings: SequencePretraining) -> Source:
+        """Return the source of a split, with the domains of ``settings`` that it has."""
+        from isthmus.train.sequences import Material
+
+        items = split.corpus.items
+        reader = TextEncoder(settings.model)
+        features = Features(None, encode_items(items, reader).matrix, Places.of(items))
+        wanted = items["domain"].is_in(settings.domains or split.corpus.domains).to_numpy()
+        data = training_data(split, VALID, split.corpus.domains[0], features)
+        histories = data.histories.keep(wanted[data.histories.items])
+        histories = histories.take(np.flatnonzero(histories.lengths > 1))
+        rows = np.flatnonzero(wanted).astype(np.int32)
+        data = TrainingData(histories, rows, data.n_items, data.now, features, data.dated)
+        white = whitened(features, settings.shrink)
+        return cls(split, data, Material.of(data, Places.of(items), white, sources=True), reader.fingerprint)
+
+
+def _require(splits: Sequence[Split], domains: Sequence[str]) -> None:
+    known = sorted({domain for split in splits for domain in split.corpus.domains})
+    for domain in domains:
+        if domain not in known:
+            raise InputError(f"no domain '{domain}'{nearest(domain, known)}", fix=f"domains: {', '.join(known)}")
+
+
+def _mean_valid(model: SequenceModel, sources: Sequence[Source], settings: SequencePretraining) -> float:
+    """Return the mean validation NDCG@10 over all source domains that have validation events."""
+    found = []
+    catalogues = model.catalogues
+    for source in sources:
+        judged = SequenceCarrier.wrap(model, source.data, settings.shrink)
+        valid = source.split.events.filter(pl.col("part") == VALID)["item"].unique()
+        for domain in source.split.corpus.items["domain"].gather(valid).unique().sort():
+            if not settings.domains or domain in settings.domains:
+                task = build_task(source.split, VALID, domain, most=settings.persons)
+                judged.target = task.items
+                found.append(validate(judged, task))
+    model.catalogues = catalogues
+    return float(np.mean(found)) if found else 0.0
