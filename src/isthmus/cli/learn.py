@@ -64,6 +64,9 @@ def fit_(
     budget: Budget = 180.0,
     refit: Annotated[bool, typer.Option("--refit/--no-refit", help="Learn again on train and valid.")] = True,
     model: Model = None,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="BEST.JSON", help="Start from the settings that `isthmus search` found.")
+    ] = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -71,11 +74,15 @@ def fit_(
     from isthmus.recommender import Recommender
     from isthmus.split.temporal import Split
     from isthmus.train.fit import FitSettings
+    from isthmus.train.found import read_best
     from isthmus.train.methods import GROUND
 
     start = perf_counter()
-    settings = FitSettings(methods=split_words(methods) or GROUND, budget=budget, refit=refit, seed=seed)
-    fitted = Recommender.fit(Split.open(split), targets=split_words(target) or None, model=model, settings=settings)
+    domain, starts = (None, {}) if settings is None else read_best(settings)
+    named, targets = split_words(methods) or (*GROUND, *starts), split_words(target)
+    how = FitSettings(methods=named, budget=budget, refit=refit, seed=seed, settings=starts)
+    targets = targets or ((domain,) if domain else ())
+    fitted = Recommender.fit(Split.open(split), targets=targets or None, model=model, settings=how)
     fitted.save(out)
     said = {
         domain: {"valid": found.valid, "weights": {name: list(row) for name, row in found.blend.weights.items()}}

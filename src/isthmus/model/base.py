@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,6 +132,22 @@ class TrainingData:
         return kept.take(np.flatnonzero(kept.lengths > 0))
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What others do while a carrier is trained.
+
+    Parameters
+    ----------
+    watch : callable, optional
+        Judges the method after each epoch, higher is better: the best epoch is kept.
+    prepare : callable, optional
+        Makes a pre-trained model ready for a strategy, given the model and the method's settings.
+    """
+
+    watch: Callable[[Method], float] | None = None
+    prepare: Callable[[object, Settings], object] | None = None
+
+
 class Method(ABC):
     """A way to score the items of a target domain for a history.
 
@@ -158,10 +174,15 @@ class Method(ABC):
         self.settings: Settings = {**self.defaults, **(settings or {})}
         self.target: Indices = np.zeros(0, np.int32)
         self.n_items = 0
+        self.hooks = Hooks()
 
     def quick(self, data: TrainingData) -> Settings:  # noqa: ARG002
         """Return settings that stand in while the others are chosen, where learning from ``data`` is slow."""
         return {}
+
+    def axes(self) -> Mapping[str, tuple[Setting, ...]]:
+        """Return the settings worth trying with the others as they are."""
+        return self.grid
 
     def fit(self, data: TrainingData, *, seed: int = 0) -> Method:
         """Learn from ``data``; return self."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
@@ -113,6 +113,19 @@ class Blend:
                 scores *= own
             total[rows] += scores
         return total
+
+    def among(self, methods: Sequence[str]) -> Blend:
+        """Return the same blend over more ``methods``, in that order; the new ones have no weight."""
+        table = {
+            cohort: tuple(dict(zip(self.methods, row, strict=True)).get(name, 0.0) for name in methods)
+            for cohort, row in self.weights.items()
+        }
+        return replace(self, methods=tuple(methods), weights=table)
+
+    def weighs(self, method: str) -> bool:
+        """Return whether ``method`` has a weight for anybody."""
+        place = self.methods.index(method)
+        return any(row[place] > 0 for row in self.weights.values())
 
     def without(self, methods: Sequence[str]) -> Blend:
         """Return the blend with no weight on some methods and no bonus; the others keep their proportions."""
@@ -229,7 +242,7 @@ def _pad(listed: Bools) -> Ints:
     return chosen
 
 
-def learn(methods: Sequence[Method], task: Task, *, seed: int = 0) -> Blend:
+def learn(methods: Sequence[Method], task: Task, *, seed: int = 0, guarded: Collection[str] = ()) -> Blend:
     """Return the blend with the best NDCG@10 on ``task``, which must be validation.
 
     Weights climb by coordinate ascent on each of several random halves of the persons and are averaged, which keeps
@@ -237,9 +250,16 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0) -> Blend:
     what they started from only if they are better by more than one standard error on the halves they were not
     learned from; so do the weights of a kind of person. Last, new items get a voice: as loud as gains most for them
     while all targets together lose at most :data:`TOLERATED`.
+
+    The ``guarded`` methods get no weight unless the blend is better with them than without, on persons it was not
+    learned from: a guard against negative transfer.
     """
     candidates = gather(methods, task)
     names = tuple(method.name for method in methods)
+    guard = np.array([name in guarded for name in names])
+    if guard.any() and not guard.all() and not _worth(candidates, guard, generator(seed, "blend", "guard")):
+        rest = learn([method for method in methods if method.name not in guarded], task, seed=seed)
+        return rest.among(names)
     everybody = _bagged(candidates, _start(candidates), generator(seed, "blend"))
     weights = {}
     for cohort in COHORTS:
@@ -248,6 +268,20 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0) -> Blend:
             own = _bagged(candidates.take(task.cohorts[cohort]), everybody, generator(seed, "blend", cohort))
         weights[cohort] = tuple(own.tolist())
     return Blend(names, weights, *_voice(candidates, methods, task, weights))
+
+
+def _worth(candidates: Candidates, guard: Bools, rng: np.random.Generator) -> bool:
+    """Return whether blends with the methods of ``guard`` (M,) are better than those without, on held-back halves."""
+    without = replace(candidates, scores=candidates.scores[:, :, ~guard])
+    persons, gain = candidates.real.shape[0], 0.0
+    for _ in range(BAGS):
+        order = rng.permutation(persons)
+        halves = np.sort(order[: persons // 2]), np.sort(order[persons // 2 :])
+        for mine, other in (halves, halves[::-1]):
+            for sign, some in ((1, candidates), (-1, without)):
+                half, rest = some.take(mine), some.take(other)
+                gain += sign * rest.ndcg(_total(rest, _climb(half, _start(half), rounds=2)))
+    return gain > 0
 
 
 def _start(candidates: Candidates) -> Doubles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 #: Persons scored at a time.
 BLOCK: Final = 256
 
-Watch = Callable[[Method], float]
-
 
 class SequenceCarrier(Method):
     """A causal Transformer over a person's last events of all platforms (:mod:`isthmus.model.sequence`).
 
     ``start`` is the folder of a pre-trained model to go on from, ``strategy`` what of it is trained (see
-    :mod:`isthmus.transfer.strategies`). With ``watch`` set, ``fit`` calls it after each epoch, keeps the best
-    weights, and notes their epoch in the settings.
+    :mod:`isthmus.transfer.strategies`). With the hook ``watch``, ``fit`` keeps the best epoch and notes it in the
+    settings.
     """
 
     name = "sequence"
     defaults: ClassVar[Settings] = {
         "start": "",
+        "strategy": "full",
         "ids": True,
         "sources": True,
         "half_life": 0.0,
@@ -51,11 +50,15 @@ class SequenceCarrier(Method):
     dated = ("half_life",)
     inductive = True
 
+    def axes(self) -> Mapping[str, tuple[Setting, ...]]:
+        """Return what is worth trying: with a pre-trained model also none, and what of it is trained."""
+        start = self.settings["start"]
+        if not start:
+            return self.grid
+        return {"start": (start, ""), "strategy": ("full", "lora", "top"), **self.grid}
+
     def __init__(self, settings: Mapping[str, Setting] | None = None) -> None:
         super().__init__(settings)
-        self.watch: Watch | None = None
-        #: Makes a model ready for the strategy it is trained by.
-        self.prepare: Callable[[SequenceModel], SequenceModel] | None = None
         self.log: LoopLog | None = None
         self.models: list[SequenceModel] = []
         self.tables: list[Floats] = []

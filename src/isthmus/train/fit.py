@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,12 +13,12 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
 from isthmus.files import Json
 from isthmus.log import logger, progress
-from isthmus.model.base import Features, Method, TrainingData
+from isthmus.model.base import Features, Hooks, Method, Settings, TrainingData
 from isthmus.model.blend import COHORTS, Blend, learn
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task
 from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
-from isthmus.train.methods import GROUND, METHODS, make
+from isthmus.train.methods import CARRIERS, GROUND, METHODS, make
 from isthmus.train.tune import Search, validate
 from isthmus.types import Bools, Indices
 
@@ -40,6 +40,13 @@ class FitSettings:
         Learn again on train and valid after choosing.
     seed : int
         For everything that draws.
+    settings : dict of str to dict
+        Settings to start from instead of the defaults, by method; such as a search found
+        (:func:`isthmus.train.found.read_best`).
+    members : int
+        Carriers that are trained with different seeds, and averaged, in the refit.
+    hooks : Hooks
+        What transfer adds to the training of carriers.
     """
 
     methods: Sequence[str] = GROUND
@@ -47,6 +54,9 @@ class FitSettings:
     persons: int = 4000
     refit: bool = True
     seed: int = 0
+    settings: Mapping[str, Settings] = field(default_factory=dict)
+    members: int = 1
+    hooks: Hooks = field(default_factory=Hooks)
 
 
 @dataclass
@@ -110,11 +120,13 @@ def fit_target(split: Split, domain: str, features: Features, settings: FitSetti
     if not data.in_target[data.histories.items].any():
         raise InputError(f"no training event in domain '{domain}'", where=split.corpus.name, fix="cut later")
     methods, search = _tune(data, task_names(split, settings, features), task, settings)
-    blend = learn(methods, task, seed=settings.seed)
+    blend = learn(methods, task, seed=settings.seed, guarded=CARRIERS)
+    methods = [method for method in methods if method.name not in CARRIERS or blend.weighs(method.name)]
+    blend = blend.among([method.name for method in methods])
     valid = {method.name: round(validate(method, task), 6) for method in methods}
     if settings.refit:
         data = training_data(split, TEST, domain, features)
-        methods = _refit(methods, blend, data, settings.seed)
+        methods = _refit(methods, blend, data, settings)
     return Target(
         domain,
         data.target,
@@ -141,7 +153,7 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
 
 def _tune(data: TrainingData, names: Sequence[str], task: Task, settings: FitSettings) -> tuple[list[Method], Search]:
     start = time.monotonic()
-    search = Search(data, task, settings.seed, start)
+    search = Search(data, task, settings.seed, start, starts=settings.settings, hooks=settings.hooks)
     methods: list[Method] = []
     with progress(f"tune {task.domain}", len(names)) as advance:
         for place, name in enumerate(names):
@@ -157,11 +169,14 @@ def _tune(data: TrainingData, names: Sequence[str], task: Task, settings: FitSet
     return methods, search
 
 
-def _refit(methods: Sequence[Method], blend: Blend, data: TrainingData, seed: int) -> list[Method]:
+def _refit(methods: Sequence[Method], blend: Blend, data: TrainingData, settings: FitSettings) -> list[Method]:
     with progress("refit on train and valid", len(methods)) as advance:
         fitted = []
         for method in methods:
-            fitted.append(make(method.name, method.settings).fit(data, seed=seed))
+            chosen = {**method.settings, **({"members": settings.members} if method.name in CARRIERS else {})}
+            again = make(method.name, chosen)
+            again.hooks = settings.hooks
+            fitted.append(again.fit(data, seed=settings.seed))
             advance(1)
     logger.info("blend: %s", {cohort: blend.weights[cohort] for cohort in COHORTS})
     return fitted

@@ -30,8 +30,10 @@ METHODS: Final[dict[str, type[Method]]] = {
     )
 }
 
-#: The methods that take part unless others are named: those that need no training of a neural network.
-GROUND: Final = tuple(name for name in METHODS if name != SequenceCarrier.name)
+#: The methods that need a neural network to be trained, and can carry what was learned elsewhere; and the others,
+#: which take part unless others are named.
+CARRIERS: Final = ("sequence", "language")
+GROUND: Final = tuple(name for name in METHODS if name not in CARRIERS)
 
 
 def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -17,14 +17,13 @@ import polars as pl
 from isthmus.errors import InputError, IsthmusError, StorageError
 from isthmus.files import Json
 from isthmus.log import logger, progress
-from isthmus.model.base import Features, Method, Settings, TrainingData
+from isthmus.model.base import Features, Hooks, Method, Settings, TrainingData
 from isthmus.split.cohorts import build_task
 from isthmus.split.task import Task
 from isthmus.split.temporal import VALID, Split
-from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.fit import FitSettings, task_names, training_data
 from isthmus.train.found import COLUMNS, Best, Found
-from isthmus.train.methods import make
+from isthmus.train.methods import CARRIERS, make
 from isthmus.train.spaces import digest, knobs, words
 from isthmus.train.studies import Pruner, Sampler, opened, optuna_, quiet, sampler_for, study_of
 from isthmus.train.tune import validate
@@ -118,9 +117,10 @@ def search(
         raise InputError("no method is left to search", where=domain, fix="name more methods")
     card = _card(split, domain, features, settings)
     with quiet(), opened(folder, card) as storage:
+        settings = replace(settings, methods=names)
         races = [Race(make(name), study_of(storage, name, settings.pruner), data, task, settings) for name in names]
         try:
-            _run(races, settings, folder, str(card["split"]))
+            _run(races, folder, str(card["split"]))
         finally:
             found = _found(races, str(card["split"]))
             if folder is not None and found.best:
@@ -145,7 +145,7 @@ class Race:
     def refresh(self) -> None:
         """Look at the trials that ended; those broken off are not counted."""
         every = self.study.get_trials(deepcopy=False)
-        self.trials = [t for t in every if t.state.name in _ENDED and "seconds" in t.user_attrs]
+        self.trials = [t for t in every if t.state.name in ("COMPLETE", "PRUNED") or _failed(t)]
         self.spent = float(sum(trial.user_attrs["seconds"] for trial in self.trials))
 
     @property
@@ -189,11 +189,11 @@ class Race:
         """Return how the trial ended, and its NDCG@10 if it did well."""
         method = make(self.name, {**chosen, **self.quick})
         watch = Watch(trial, self.task, deadline)
-        if isinstance(method, SequenceCarrier):
-            method.watch = watch
+        if method.name in CARRIERS:
+            method.hooks = Hooks(watch=watch)
         try:
             method.fit(self.data, seed=self.settings.seed)
-            return "COMPLETE", validate(method, self.task)
+            return "COMPLETE", _finite(validate(method, self.task))
         except PoorError:
             return "PRUNED", None
         except SpentError:
@@ -266,7 +266,18 @@ class Watch:
         return score
 
 
-def _run(races: Sequence[Race], settings: SearchSettings, folder: Path | None, fingerprint: str) -> None:
+def _finite(score: float) -> float:
+    if not math.isfinite(score):
+        raise InputError(f"NDCG@10 is {score}")
+    return score
+
+
+def _failed(trial: FrozenTrial) -> bool:
+    """Return whether a trial failed by itself: one that was broken off has no error or no time."""
+    return trial.state.name == "FAIL" and {"error", "seconds"} <= set(trial.user_attrs)
+
+
+def _run(races: Sequence[Race], folder: Path | None, fingerprint: str) -> None:
     done = 0
     with progress(f"search {races[0].domain}, percent", 100) as advance:
         while True:
@@ -277,10 +288,9 @@ def _run(races: Sequence[Race], settings: SearchSettings, folder: Path | None, f
             if not left:
                 return
             race = min(left, key=lambda race: race.spent)
-            before = race.best
             race.step()
             _tell(race)
-            if folder is not None and race.best is not before:
+            if folder is not None and race.best is not None:
                 _found(races, fingerprint).write_best(folder)
 
 
@@ -310,7 +320,7 @@ def _card(split: Split, domain: str, features: Features, settings: SearchSetting
         "split": said.hexdigest(),
         "domain": domain,
         "texts": None if text is None else [*text.shape, int(text.nnz)],
-        "vectors": None if vectors is None else list(vectors.shape),
+        "vectors": None if vectors is None else [*vectors.shape, int(np.abs(vectors.mean(axis=0)).argmax())],
         "persons": settings.persons,
         "seed": settings.seed,
         "sampler": settings.sampler,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
@@ -122,8 +122,8 @@ def learn_sequence(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _start(method, material)
-        if method.prepare is not None:
-            model = method.prepare(model)
+        if method.settings["start"] and method.hooks.prepare is not None:
+            model = cast("SequenceModel", method.hooks.prepare(model, method.settings))
     known = material.met if model.ids is not None else material.met[:0]
     model.attend(material.vectors, material.places, known)
     settings = BatchSettings(
@@ -137,14 +137,14 @@ def learn_sequence(
         epochs=method.number("epochs"),
         learning_rate=method.number("learning_rate"),
         seed=seed,
-        patience=2 if method.watch else 0,
+        patience=2 if method.hooks.watch else 0,
         precision="bf16",
         name="sequence",
     )
     rows = material.rows[known]
-    log = train(model, batches, loop, watch=_watcher(method, vectors, rows) if method.watch else None)
+    log = train(model, batches, loop, watch=_watcher(method, vectors, rows) if method.hooks.watch else None)
     method.log = log
-    if method.watch is not None:
+    if method.hooks.watch is not None:
         method.settings["epochs"] = max(round(log.best_step / len(batches)), 1)
     return model, rows
 
@@ -193,7 +193,7 @@ def _watcher(method: SequenceCarrier, vectors: Floats | None, known: Indices) ->
         catalogues = model.catalogues
         method.known, method.models = known, [model]
         method.tables = [model.whole(vectors, method.places, known)]
-        found = method.watch(method) if method.watch else 0.0
+        found = method.hooks.watch(method) if method.hooks.watch else 0.0
         method.models, method.tables = [], []
         model.catalogues = catalogues
         return found

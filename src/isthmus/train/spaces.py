@@ -155,7 +155,7 @@ EXCLUDED: Final[dict[str, str]] = {
 
 
 def knobs(method: Method, data: TrainingData) -> dict[str, Knob]:
-    """Return what can be searched on ``data``: ``sources`` where there are other domains, times where they are dates."""
+    """Return the knobs that matter on ``data``: ``sources`` needs other domains, a half-life needs dates."""
     idle = {"sources", "source_weight"} if data.in_target.all() else set()
     if not data.dated:
         idle |= {"half_life", *method.dated}

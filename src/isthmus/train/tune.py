@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from isthmus.evaluate.metrics import ndcg
 from isthmus.evaluate.ranks import Ranks
-from isthmus.model.base import Method, Setting, Settings, TrainingData
+from isthmus.model.base import Hooks, Method, Setting, Settings, TrainingData
 from isthmus.split.task import Task
-from isthmus.train.carriers import SequenceCarrier
-from isthmus.train.methods import make
+from isthmus.train.methods import CARRIERS, make
 
 #: Persons scored at a time.
 BLOCK = 512
@@ -43,6 +42,10 @@ class Search:
         For methods that draw.
     deadline : float
         ``time.monotonic()`` after which no new trial starts.
+    starts : dict of str to dict
+        Settings to start from instead of the defaults, by method.
+    hooks : Hooks
+        What transfer adds to the training of carriers.
     """
 
     data: TrainingData
@@ -50,16 +53,18 @@ class Search:
     seed: int
     deadline: float
     log: list[Trial] = field(default_factory=list)
+    starts: Mapping[str, Settings] = field(default_factory=dict)
+    hooks: Hooks = field(default_factory=Hooks)
 
     def run(self, name: str) -> Method:
-        """Return the method ``name``, fitted with the best settings found; the defaults are always tried.
+        """Return the method ``name``, fitted with the best settings found; the start is always tried.
 
         A method that is slow to learn is tried with its :meth:`~isthmus.model.base.Method.quick` settings, and
         learned once in full.
         """
-        usual = make(name)
+        usual = make(name, self.starts.get(name))
         quick = usual.quick(self.data)
-        best = self._search(make(name, quick))
+        best = self._search(make(name, {**usual.settings, **quick}))
         if not quick:
             return best
         full = {setting: usual.settings[setting] for setting in quick}
@@ -83,14 +88,14 @@ class Search:
         """Yield what can be tried: ``sources`` where there are other domains, times where they are dates."""
         idle = {"sources"} if self.data.in_target.all() else set()
         idle |= set() if self.data.dated else set(method.dated)
-        yield from ((setting, values) for setting, values in method.grid.items() if setting not in idle)
+        yield from ((setting, values) for setting, values in method.axes().items() if setting not in idle)
 
     def _trial(self, method: Method, reuse: Method | None) -> tuple[Method, float]:
         """Return the fitted method and its NDCG@10; with ``reuse`` what that one learned is taken over."""
         start = time.monotonic()
         if reuse is None:
-            if isinstance(method, SequenceCarrier):
-                method.watch = lambda fitted: validate(fitted, self.task)
+            if method.name in CARRIERS:
+                method.hooks = replace(self.hooks, watch=lambda fitted: validate(fitted, self.task))
             method.fit(self.data, seed=self.seed)
         else:
             method.take_over(reuse)
