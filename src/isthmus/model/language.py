@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 
 from isthmus.errors import ArtefactError, InputError
 from isthmus.files import storage_errors
+from isthmus.model.inserts import insert, read_with_prefix
 from isthmus.model.language_config import FORMAT, INPUTS, LanguageConfig, Pooling, check_objectives
 from isthmus.model.language_files import (
     CARD,
@@ -84,7 +85,11 @@ class LanguageModel(PreTrainedModel):  # type: ignore[misc]
         self._add_heads()
         #: Turns texts into ids; kept beside the weights.
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        #: What strategies of transfer may put in: a map of the pooled vector, and keys and values before all others.
+        self.head: nn.Module | None = None
+        self.prefix: Tensor | None = None
         self.post_init()
+        insert(self, config.strategy)
 
     @classmethod
     def from_encoder(cls, name_or_path: str | None = None, pooling: Pooling | None = None) -> LanguageModel:
@@ -211,10 +216,13 @@ class LanguageModel(PreTrainedModel):  # type: ignore[misc]
             Tokens; padding may stand on either side.
         """
         ids, mask = right_padded(input_ids, attention_mask)
-        return nn.functional.normalize(pool(self._states(ids, mask), mask, self.config.pooling), dim=-1)
+        pooled = pool(self._states(ids, mask), mask, self.config.pooling)
+        return nn.functional.normalize(pooled if self.head is None else self.head(pooled), dim=-1)
 
     def _states(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Return the state of each token, (B, L, D)."""
+        if self.prefix is not None:
+            return read_with_prefix(self.backbone, self.prefix, ids_BL, mask_BL)
         return self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
 
     def forward(self, parts: Sequence[Part]) -> LanguageOutput:

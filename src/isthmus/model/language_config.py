@@ -41,6 +41,8 @@ class LanguageConfig(PretrainedConfig):  # type: ignore[misc]
         Fields that texts are classified by, with the names of their classes.
     about : dict of str to str or list of str
         Where it comes from: base, licence, data (fingerprints), task. Ends up in the model card.
+    strategy : dict
+        Parts that a strategy of transfer put in (:mod:`isthmus.model.inserts`).
     """
 
     model_type = "isthmus-language"
@@ -53,6 +55,7 @@ class LanguageConfig(PretrainedConfig):  # type: ignore[misc]
     objectives: list[str] = field(default_factory=lambda: ["contrastive"])
     labels: dict[str, list[str]] = field(default_factory=dict)
     about: dict[str, str | list[str]] = field(default_factory=dict)
+    strategy: dict[str, object] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self, **rest: object) -> None:
