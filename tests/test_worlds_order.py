@@ -22,11 +22,11 @@ from isthmus.data.simulate.worlds import World
 from isthmus.evaluate.metrics import ndcg
 from isthmus.evaluate.ranks import Ranks
 from isthmus.model.base import Features, TrainingData
-from isthmus.model.methods import make
 from isthmus.split.cohorts import build_task
 from isthmus.split.task import Task
 from isthmus.split.temporal import TEST, Split
 from isthmus.train.fit import training_data
+from isthmus.train.methods import make
 from isthmus.train.tune import validate
 
 #: Co-occurrence in the whole history, whatever the order.

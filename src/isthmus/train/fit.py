@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -105,6 +106,67 @@ def training_data(split: Split, part: int, domain: str, features: Features) -> T
     )
 
 
+class Fitting:
+    """The steps of fitting one target domain: tune on train, blend on valid, learn again from both.
+
+    Parameters
+    ----------
+    split : Split
+        Train teaches, valid chooses; test is never looked at.
+    domain : str
+        Target domain.
+    features : Features
+        What is known of the items.
+    settings : FitSettings
+        How.
+
+    Raises
+    ------
+    InputError
+        The validation part, or train, has no event in the domain.
+    """
+
+    def __init__(self, split: Split, domain: str, features: Features, settings: FitSettings) -> None:
+        self.split, self.domain, self.features, self.settings = split, domain, features, settings
+        self.task = build_task(split, VALID, domain, most=settings.persons)
+        self.data = training_data(split, VALID, domain, features)
+        self.log: list[Json] = []
+        if not self.data.in_target[self.data.histories.items].any():
+            raise InputError(f"no training event in domain '{domain}'", where=split.corpus.name, fix="cut later")
+
+    def tune(self, names: Sequence[str]) -> list[Method]:
+        """Return the methods with the best settings found within the budget, learned from train."""
+        methods, search = _tune(self.data, names, self.task, self.settings)
+        self.log += [
+            {"method": t.method, "settings": t.settings, "ndcg@10": t.ndcg, "seconds": t.seconds} for t in search.log
+        ]
+        return methods
+
+    def blend(self, methods: Sequence[Method]) -> tuple[list[Method], Blend]:
+        """Return the methods that are worth it, and their weights."""
+        blend = learn(methods, self.task, seed=self.settings.seed, guarded=CARRIERS)
+        kept = [method for method in methods if method.name not in CARRIERS or blend.weighs(method.name)]
+        return kept, blend.among([method.name for method in kept])
+
+    def refit(self, methods: Sequence[Method]) -> list[Method]:
+        """Return the methods learned again from train and valid, if the settings say so."""
+        if not self.settings.refit:
+            return list(methods)
+        return _refit(methods, self.later, self.settings)
+
+    @cached_property
+    def later(self) -> TrainingData:
+        """What may be learned from before test."""
+        return training_data(self.split, TEST, self.domain, self.features)
+
+    def target(self, methods: Sequence[Method], blend: Blend, fitted: Sequence[Method]) -> Target:
+        """Return the outcome, given the methods that chose the blend and those that are delivered."""
+        data = self.later if self.settings.refit else self.data
+        valid = {method.name: round(validate(method, self.task), 6) for method in methods}
+        logger.info("blend: %s", {cohort: blend.weights[cohort] for cohort in COHORTS})
+        return Target(self.domain, data.target, data.popularity[data.target] == 0, list(fitted), blend, self.log, valid)
+
+
 def fit_target(split: Split, domain: str, features: Features, settings: FitSettings) -> Target:
     """Return the fitted target ``domain``.
 
@@ -115,27 +177,9 @@ def fit_target(split: Split, domain: str, features: Features, settings: FitSetti
     InputError
         The validation part has no event in the domain, or no method could be fitted.
     """
-    task = build_task(split, VALID, domain, most=settings.persons)
-    data = training_data(split, VALID, domain, features)
-    if not data.in_target[data.histories.items].any():
-        raise InputError(f"no training event in domain '{domain}'", where=split.corpus.name, fix="cut later")
-    methods, search = _tune(data, task_names(split, settings, features), task, settings)
-    blend = learn(methods, task, seed=settings.seed, guarded=CARRIERS)
-    methods = [method for method in methods if method.name not in CARRIERS or blend.weighs(method.name)]
-    blend = blend.among([method.name for method in methods])
-    valid = {method.name: round(validate(method, task), 6) for method in methods}
-    if settings.refit:
-        data = training_data(split, TEST, domain, features)
-        methods = _refit(methods, blend, data, settings)
-    return Target(
-        domain,
-        data.target,
-        data.popularity[data.target] == 0,
-        methods,
-        blend,
-        [{"method": t.method, "settings": t.settings, "ndcg@10": t.ndcg, "seconds": t.seconds} for t in search.log],
-        valid,
-    )
+    fitting = Fitting(split, domain, features, settings)
+    methods, blend = fitting.blend(fitting.tune(task_names(split, settings, features)))
+    return fitting.target(methods, blend, fitting.refit(methods))
 
 
 def task_names(split: Split, settings: FitSettings, features: Features) -> list[str]:
@@ -147,7 +191,7 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
     if split.corpus.order_only and "recent" in wanted:
         wanted.remove("recent")
     texts = features.text is not None and features.text.nnz > 0
-    needs = {"tfidf": texts, "fm": texts, "text": features.vectors is not None}
+    needs = {"tfidf": texts, "fm": texts, "text": features.vectors is not None, "language": features.texts is not None}
     return [name for name in wanted if needs.get(name, True)]
 
 
@@ -169,14 +213,13 @@ def _tune(data: TrainingData, names: Sequence[str], task: Task, settings: FitSet
     return methods, search
 
 
-def _refit(methods: Sequence[Method], blend: Blend, data: TrainingData, settings: FitSettings) -> list[Method]:
+def _refit(methods: Sequence[Method], data: TrainingData, settings: FitSettings) -> list[Method]:
     with progress("refit on train and valid", len(methods)) as advance:
         fitted = []
         for method in methods:
-            chosen = {**method.settings, **({"members": settings.members} if method.name in CARRIERS else {})}
+            chosen = {**method.settings, **({"members": settings.members} if "members" in method.settings else {})}
             again = make(method.name, chosen)
             again.hooks = settings.hooks
             fitted.append(again.fit(data, seed=settings.seed))
             advance(1)
-    logger.info("blend: %s", {cohort: blend.weights[cohort] for cohort in COHORTS})
     return fitted
