@@ -74,7 +74,7 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
         experts: int = 4,
         length: int = 50,
         dropout: float = 0.2,
-        vector_dropout: float = 0.2,
+        vector_dropout: float = 0.0,
         domains: list[str] | None = None,
         platforms: list[str] | None = None,
         n_items: int = 0,

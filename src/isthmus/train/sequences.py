@@ -14,11 +14,12 @@ from torch import Tensor
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Places, TrainingData
 from isthmus.model.sequence import UNKNOWN, Catalogue, SequenceConfig, SequenceModel
+from isthmus.model.strategies import StrategySettings, plain, prepare
 from isthmus.rng import generator
 from isthmus.train.batches import BatchSettings, SequenceBatches
 from isthmus.train.loop import LoopLog, LoopSettings, train
 from isthmus.train.schedule import temperature_shares
-from isthmus.types import Floats, Indices
+from isthmus.types import Bools, Floats, Indices
 
 if TYPE_CHECKING:
     from isthmus.train.carriers import SequenceCarrier
@@ -42,6 +43,8 @@ class Material:
         Of those items, whitened.
     rows : int32 array (n,)
         Corpus item index of each item, rising: items with an event, and those of a target domain.
+    predict : bool array (n,)
+        Items that count as a next item.
     now : int
         Time of the newest event.
     dated : bool
@@ -52,6 +55,7 @@ class Material:
     places: Places
     vectors: Floats | None
     rows: Indices
+    predict: Bools
     now: int
     dated: bool
 
@@ -64,7 +68,16 @@ class Material:
         rows = np.flatnonzero(taking).astype(np.int32)
         mine = replace(places, domain=places.domain[rows], platform=places.platform[rows])
         some = None if vectors is None else vectors[rows]
-        return cls(histories.within(rows), mine, some, rows, data.now, data.dated)
+        return cls(histories.within(rows), mine, some, rows, np.ones(rows.size, dtype=bool), data.now, data.dated)
+
+    @classmethod
+    def about(cls, data: TrainingData, places: Places, vectors: Floats | None) -> Material:
+        """Return what leads to the target domain only: its people, whatever they did, predict its items."""
+        inside = data.in_target[data.histories.items]
+        people = np.bincount(data.histories.rows[inside], minlength=len(data.histories)) > 0
+        some = replace(data, histories=data.histories.take(np.flatnonzero(people & (data.histories.lengths > 1))))
+        material = cls.of(some, places, vectors, sources=True)
+        return replace(material, predict=data.in_target[material.rows])
 
     @property
     def met(self) -> Indices:
@@ -75,8 +88,7 @@ class Material:
         """Return the batches; of large catalogues only a sample takes part in each."""
         largest = int(np.bincount(self.places.domain, minlength=1).max())
         settings = replace(settings, sampled=CANDIDATES if largest >= SAMPLED_FROM else 0)
-        predict = np.ones(self.rows.size, dtype=bool)
-        return SequenceBatches(self.histories, self.places, predict, settings, now=self.now, dated=self.dated)
+        return SequenceBatches(self.histories, self.places, self.predict, settings, now=self.now, dated=self.dated)
 
 
 class Mixture:
@@ -118,12 +130,15 @@ def learn_sequence(
     method: SequenceCarrier, data: TrainingData, vectors: Floats | None, seed: int
 ) -> tuple[SequenceModel, Indices]:
     """Return a trained model, and the corpus item index of each item that it has an embedding of."""
-    material = Material.of(data, method.places, vectors, sources=bool(method.settings["sources"]))
+    if method.settings["sources"]:
+        material = Material.about(data, method.places, vectors)
+    else:
+        material = Material.of(data, method.places, vectors, sources=False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _start(method, material)
-        if method.settings["start"] and method.hooks.prepare is not None:
-            model = cast("SequenceModel", method.hooks.prepare(model, method.settings))
+    if method.settings["start"]:
+        prepare(model, StrategySettings(str(method.settings["strategy"]), seed=seed))
     known = material.met if model.ids is not None else material.met[:0]
     model.attend(material.vectors, material.places, known)
     settings = BatchSettings(
@@ -142,8 +157,11 @@ def learn_sequence(
         name="sequence",
     )
     rows = material.rows[known]
+    if method.settings["epochs"] == 0:
+        return model.eval(), rows
     log = train(model, batches, loop, watch=_watcher(method, vectors, rows) if method.hooks.watch else None)
     method.log = log
+    model = cast("SequenceModel", plain(model))
     if method.hooks.watch is not None:
         method.settings["epochs"] = max(round(log.best_step / len(batches)), 1)
     return model, rows

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import polars as pl
 
 from isthmus.encode.store import encode_items
 from isthmus.encode.text import TextEncoder
@@ -21,6 +20,7 @@ from isthmus.train.carriers import SequenceCarrier, whitened
 from isthmus.train.fit import training_data
 from isthmus.train.tune import validate
 from isthmus.transfer.pretrained import write_pretrained
+from isthmus.transfer.zero import is_unseen
 
 if TYPE_CHECKING:
     from isthmus.model.sequence import SequenceModel
@@ -129,9 +129,8 @@ def pretrain_sequence(
     from isthmus.train.sequences import learn_mixture
 
     settings = settings or SequencePretraining()
-    sources = [Source.of(split, settings) for split in splits]
     _require(splits, settings.domains)
-    used = [source for source in sources if source.material.histories.items.size]
+    used = [source for split in splits for source in Source.all_of(split, settings)]
     if not used:
         raise InputError("no training event in these domains", fix="name more domains or splits")
     names = [sorted({n for s in used for n in getattr(s.material.places, kind)}) for kind in ("domains", "platforms")]
@@ -148,7 +147,7 @@ def pretrain_sequence(
         encoder=used[0].encoder,
     )
     model = SequenceModel.seeded(config, settings.seed)
-    batches = BatchSettings(events=settings.batch, alpha=settings.alpha, views=config.views > 0, seed=settings.seed)
+    batches = BatchSettings(events=settings.batch, views=config.views > 0, seed=settings.seed)
     loop = LoopSettings(
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -158,15 +157,15 @@ def pretrain_sequence(
         patience=3 if settings.persons else 0,
         name="pretrain",
     )
-    watch = (lambda some: _mean_valid(some, used, settings)) if settings.persons else None
+    watch = _judges(used, settings.persons, settings.shrink) if settings.persons else None
     materials = [source.material for source in used]
     log = learn_mixture(model, materials, batches, settings.alpha, loop, folder=work, watch=watch)
     said: Json = {
         "carrier": "sequence",
         "objectives": dict(settings.weights),
         "settings": {**asdict(settings), "objectives": dict(settings.weights)},
-        "domains": [{"corpus": s.split.corpus.name, "domain": d} for s in used for d in s.material.places.domains],
-        "data": [{"corpus": s.split.corpus.name, "fingerprint": s.split.corpus.fingerprint} for s in used],
+        "domains": [{"corpus": s.split.corpus.name, "domain": s.domain} for s in used],
+        "data": [{"corpus": s.corpus.name, "fingerprint": s.corpus.fingerprint} for s in splits],
         "events": sum(source.material.histories.items.size for source in used),
         "items": sum(source.material.rows.size for source in used),
         "encoder": config.encoder,
@@ -178,41 +177,46 @@ def pretrain_sequence(
 
 @dataclass(frozen=True)
 class Source:
-    """One split to pre-train on.
+    """One domain of one split to pre-train on.
 
     Parameters
     ----------
     split : Split
         Where it comes from.
     data : TrainingData
-        Its training events in the domains that are learned.
+        The split's training events, and the domain as target.
     material : Material
-        The same for the sequence model.
+        What leads to the domain.
     encoder : str
         Fingerprint of what read the items.
+    domain : str
+        The domain.
     """
 
     split: Split
     data: TrainingData
     material: Material
     encoder: str
+    domain: str
 
     @classmethod
-    def of(cls, split: Split, settings: SequencePretraining) -> Source:
-        """Return the source of a split, with the domains of ``settings`` that it has."""
+    def all_of(cls, split: Split, settings: SequencePretraining) -> list[Source]:
+        """Return a source for each domain of ``settings`` that the split has training events in."""
         from isthmus.train.sequences import Material
 
-        items = split.corpus.items
-        reader = TextEncoder(settings.model)
+        items, reader = split.corpus.items, TextEncoder(settings.model)
         features = Features(None, encode_items(items, reader).matrix, Places.of(items))
-        wanted = items["domain"].is_in(settings.domains or split.corpus.domains).to_numpy()
-        data = training_data(split, VALID, split.corpus.domains[0], features)
-        histories = data.histories.keep(wanted[data.histories.items])
-        histories = histories.take(np.flatnonzero(histories.lengths > 1))
-        rows = np.flatnonzero(wanted).astype(np.int32)
-        data = TrainingData(histories, rows, data.n_items, data.now, features, data.dated)
-        white = whitened(features, settings.shrink)
-        return cls(split, data, Material.of(data, Places.of(items), white, sources=True), reader.fingerprint)
+        places, white = Places.of(items), whitened(features, settings.shrink)
+        wanted = [domain for domain in split.corpus.domains if domain in (settings.domains or split.corpus.domains)]
+        allowed = items["domain"].is_in(wanted).to_numpy()
+        found = []
+        for domain in wanted:
+            data = training_data(split, VALID, domain, features)
+            data = replace(data, histories=data.histories.keep(allowed[data.histories.items]))
+            material = Material.about(data, places, white)
+            if material.histories.items.size:
+                found.append(cls(split, data, material, reader.fingerprint, domain))
+        return found
 
 
 def _require(splits: Sequence[Split], domains: Sequence[str]) -> None:
@@ -222,17 +226,20 @@ def _require(splits: Sequence[Split], domains: Sequence[str]) -> None:
             raise InputError(f"no domain '{domain}'{nearest(domain, known)}", fix=f"domains: {', '.join(known)}")
 
 
-def _mean_valid(model: SequenceModel, sources: Sequence[Source], settings: SequencePretraining) -> float:
-    """Return the mean validation NDCG@10 over all source domains that have validation events."""
-    found = []
-    catalogues = model.catalogues
-    for source in sources:
-        judged = SequenceCarrier.wrap(model, source.data, settings.shrink)
-        valid = source.split.events.filter(pl.col("part") == VALID)["item"].unique()
-        for domain in source.split.corpus.items["domain"].gather(valid).unique().sort():
-            if not settings.domains or domain in settings.domains:
-                task = build_task(source.split, VALID, domain, most=settings.persons)
-                judged.target = task.items
-                found.append(validate(judged, task))
-    model.catalogues = catalogues
-    return float(np.mean(found)) if found else 0.0
+def _judges(sources: Sequence[Source], persons: int, shrink: float) -> Callable[[SequenceModel], float]:
+    """Return what gives the mean validation NDCG@10 over all source domains that have validation events."""
+    tasks = [
+        (source, build_task(source.split, VALID, source.domain, most=persons))
+        for source in sources
+        if not is_unseen(source.split, source.domain)
+    ]
+
+    def watch(model: SequenceModel) -> float:
+        catalogues, group = model.catalogues, model.group
+        found = []
+        for source, task in tasks:
+            found.append(validate(SequenceCarrier.wrap(model, source.data, shrink), task))
+        model.catalogues, model.group = catalogues, group
+        return float(np.mean(found)) if found else 0.0
+
+    return watch
