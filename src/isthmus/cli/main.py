@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from isthmus.cli import data, doctor, judge, learn, lists, splits, whole
+from isthmus.cli import data, doctor, judge, learn, lists, search, splits, whole
 from isthmus.cli.show import fail
 from isthmus.errors import IsthmusError
 
@@ -22,7 +22,20 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-_ORDER = ("demo", "doctor", "run", "data", "narrate", "split", "audit", "encode", "fit", "evaluate", "compare")
+_ORDER = (
+    "demo",
+    "doctor",
+    "run",
+    "data",
+    "narrate",
+    "split",
+    "audit",
+    "encode",
+    "search",
+    "fit",
+    "evaluate",
+    "compare",
+)
 
 
 class Guarded(TyperGroup):
@@ -62,7 +75,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (data.verbs, splits.app, learn.app, judge.app, lists.app, whole.app, doctor.app):
+for group in (data.verbs, splits.app, learn.app, search.app, judge.app, lists.app, whole.app, doctor.app):
     app.add_typer(group)
 
 
