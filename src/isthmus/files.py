@@ -18,7 +18,7 @@ from isthmus.errors import ArtefactError, InputError, StorageError
 Json = dict[str, object]
 
 #: The file that says what a folder of ours holds.
-MANIFESTS: Final = ("corpus.json", "split.json", "vectors.json", "model.json", "report.json")
+MANIFESTS: Final = ("corpus.json", "split.json", "vectors.json", "model.json", "report.json", "isthmus.json")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -53,8 +53,7 @@ def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     the same kind that is complete: a split never takes the place of its corpus.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and (_kinds(path) or not any(path.iterdir()))):
-        raise InputError("exists and was not written by isthmus", where=path, fix="choose another --out")
+    require_free(path)
     if path.exists() and not replace:
         raise InputError("exists already", where=path, fix="choose another --out")
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
@@ -74,6 +73,12 @@ def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
             old.rename(path)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def require_free(path: Path) -> None:
+    """Refuse a folder that :func:`new_folder` would refuse: to be called before long work, not after it."""
+    if path.exists() and not (path.is_dir() and (_kinds(path) or not any(path.iterdir()))):
+        raise InputError("exists and was not written by isthmus", where=path, fix="choose another --out")
 
 
 def sweep(path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from isthmus.encode.store import encode_items
 from isthmus.encode.text import TextEncoder
 from isthmus.errors import InputError, nearest
-from isthmus.files import Json
+from isthmus.files import Json, require_free
 from isthmus.model.base import Features, Places, TrainingData
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import VALID, Split
@@ -129,6 +129,7 @@ def pretrain_sequence(
     from isthmus.train.sequences import learn_mixture
 
     settings = settings or SequencePretraining()
+    require_free(Path(out))
     _require(splits, settings.domains)
     used = [source for split in splits for source in Source.all_of(split, settings)]
     if not used:
