@@ -199,7 +199,7 @@ def _load_backbone(folder: Path) -> PreTrainedModel:
 
 
 def _load_adapter(path: Path, backbone: PreTrainedModel, backbone_print: str) -> PreTrainedModel:
-    about = read_json(path / _ADAPTER, what="adapter")
+    about = read_json(path / _ADAPTER, what="saved adapter")
     if about.get("format") != FORMAT:
         raise ArtefactError(
             f"has format {about.get('format')}, this version reads {FORMAT}", where=path, fix="train it again"
