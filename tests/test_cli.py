@@ -37,6 +37,7 @@ CONTRACT = {
     },
     "audit": set(),
     "encode": {"--model", "--out"},
+    "search": {"--target", "--out", "--methods", "--minutes", "--trials", "--seed", "--sampler", "--pruner", "--model"},
     "fit": {"--target", "--out", "--methods", "--seed", "--budget", "--no-refit", "--model"},
     "evaluate": {"--out"},
     "compare": {"--out"},

@@ -43,7 +43,8 @@ def search_(
     opened = Split.open(split)
     domain = opened.corpus.require_domain(target)
     reads = bool({"text", "sequence"} & set(how.methods))
-    features = Readers(vocabulary(opened), model, vectors=reads).read(opened.corpus.items)
+    told = "language" in how.methods
+    features = Readers(vocabulary(opened), model, vectors=reads, texts=told).read(opened.corpus.items)
     try:
         found = search(opened, domain, features, how, folder=out)
     except KeyboardInterrupt:
