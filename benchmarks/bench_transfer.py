@@ -209,6 +209,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--budget", type=float, default=60)
+    parser.add_argument("--persons", type=int, default=2000, help="validation persons, at most")
+    parser.add_argument("--test-persons", type=int, default=None, help="test persons, at most")
     parser.add_argument("--epochs", type=float, default=12)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("out/transfer-work"))
@@ -220,7 +222,14 @@ def main() -> None:
     for folder in (options.out, options.work):
         folder.mkdir(parents=True, exist_ok=True)
     starts = {"sequence": {"epochs": options.epochs}}
-    settings = TrialSettings(starts, seeds=options.seeds, budget=options.budget, members=options.members)
+    settings = TrialSettings(
+        starts,
+        seeds=options.seeds,
+        budget=options.budget,
+        members=options.members,
+        persons=options.persons,
+        test_persons=options.test_persons,
+    )
     for target in options.targets:
         measure(target, options.shares, settings, options.work.resolve(), options.out)
 

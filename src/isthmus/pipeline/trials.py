@@ -44,7 +44,9 @@ class TrialSettings:
     carrier_budget : float
         Seconds for choosing each carrier's settings; 0 trains it once, with the best epoch.
     persons : int
-        Validation persons.
+        Validation persons, at most.
+    test_persons : int, optional
+        Test persons, at most, spread evenly over all of them; everybody by default.
     methods : sequence of str
         Ground methods.
     members : int
@@ -58,6 +60,7 @@ class TrialSettings:
     budget: float = 60.0
     carrier_budget: float = 0.0
     persons: int = 4000
+    test_persons: int | None = None
     methods: Sequence[str] = GROUND
     members: int = 1
     shuffled: bool = False
@@ -97,7 +100,7 @@ def trial(split: Split, domain: str, features: Features, settings: TrialSettings
 
     Where the domain has no training event, ``transfer`` is zero-shot, and its rivals are the content methods.
     """
-    task = build_task(split, TEST, domain)
+    task = build_task(split, TEST, domain, most=settings.test_persons)
     if is_unseen(split, domain):
         return _unseen(split, domain, features, settings, task)
     alone, joint = split.only(domain), split
