@@ -59,7 +59,7 @@ def test_a_strategy_starts_from_the_outputs_of_the_pretrained_model(kind: str, s
     base, model = carrier(kind), ready(kind, strategy)
     if strategy == "prefix":
         near = nn.functional.cosine_similarity(outputs(base), outputs(model))
-        assert 0.95 < near.min() < 1
+        assert 0.9 < near.min() < 1
     else:
         assert torch.equal(outputs(base), outputs(model))
 
@@ -143,8 +143,7 @@ def test_the_same_seed_gives_the_same_start_and_leaves_the_generator_alone(strat
     assert torch.equal(torch.rand(1), expected)
     one, same, other = (model.state_dict() for model in models)
     assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
-    drawn = strategy != "prefix"  # a prefix of the sequence model is read from events, not drawn
-    assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items()) == drawn
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_an_unknown_strategy_is_told_the_nearest() -> None:
@@ -229,7 +228,7 @@ def test_a_prefix_is_seen_by_all_words_whatever_the_padding_and_the_attention(ki
     eager.backbone.set_attn_implementation("eager")
     torch.testing.assert_close(eager.embed(ids, mask), together, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        model.prefix.mul_(-3)
+        model.prefix.normal_()
     assert (nn.functional.cosine_similarity(model.embed(ids, mask), together) < 0.999).all()
     if kind != "bert":  # what follows is not seen
         other = ids.clone()
@@ -281,11 +280,12 @@ def test_adalora_ends_with_its_budget_of_ranks_where_they_matter_most() -> None:
     assert len(left) > 1
 
 
-def test_adalora_with_too_few_steps_keeps_all_ranks() -> None:
+@pytest.mark.parametrize(("steps", "left"), [(1, 3), (2, 2), (4, 2)])
+def test_adalora_with_a_single_step_keeps_all_ranks(steps: int, left: int) -> None:
     model = ready("sequence", "adalora", rank=2)
-    train(model, batches("sequence"), replace(QUICK, steps=1))
+    train(model, batches("sequence"), replace(QUICK, steps=steps))
     maps = sum("lora_E" in name for name, _ in model.named_parameters())
-    assert ranks(model) == 3 * maps
+    assert ranks(model) == left * maps
 
 
 def test_adalora_keeps_its_factors_near_orthogonal_while_training_only() -> None:
