@@ -171,14 +171,13 @@ class Race:
 
     def step(self) -> None:
         """Run the next trial."""
-        number = len(self.trials)
+        begun, number = time.monotonic(), len(self.trials)
         self.study.sampler = sampler_for(self.settings.sampler, self.settings.seed, self.name, number)
         waiting = self.study.get_trials(deepcopy=False, states=(optuna_().trial.TrialState.WAITING,))
         if number == 0 and not waiting:
             self.study.enqueue_trial(words(self.space, self.usual.settings))
         trial = self.study.ask()
         chosen = {**self.usual.settings, **{name: knob.suggest(trial, name) for name, knob in self.space.items()}}
-        begun = time.monotonic()
         state, value = self._learn(trial, chosen, begun + max(self.share - self.spent, 0.0))
         trial.set_user_attr("settings", chosen)
         trial.set_user_attr("seconds", round(time.monotonic() - begun, 3))
