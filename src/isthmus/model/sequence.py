@@ -199,6 +199,19 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
             torch.manual_seed(seed)
             return cls(config)
 
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def begin_with(self, directions: Floats) -> SequenceModel:
+        """Let the adaptor begin as a projection of the text vectors on ``directions`` (D, d); return self.
+
+        Items of like texts then lie together before anything is learned, and a person is about where the last item
+        lies: learning starts from content-based lists instead of from chance.
+        """
+        if self.adaptor is not None:
+            d = self.config.dim
+            start = torch.from_numpy(np.ascontiguousarray(directions.T)) / d**0.5
+            self.adaptor.project.weight.add_(start.repeat(self.config.experts, 1))
+        return self
+
     def _init_weights(self, module: nn.Module) -> None:
         """Start small: normal with standard deviation 0.02."""
         if isinstance(module, (nn.Linear, nn.Embedding)):

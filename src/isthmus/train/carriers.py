@@ -11,6 +11,7 @@ import numpy as np
 from isthmus.data.sequences import Histories
 from isthmus.encode.whiten import Whitening
 from isthmus.model.base import Features, Method, Places, Setting, Settings, State, TrainingData
+from isthmus.model.whitened import apply, whitenings
 from isthmus.types import Floats, Indices
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class SequenceCarrier(Method):
         places = data.features.places or Places.nameless(data.n_items)
         self.places, self.has_dates = places, data.dated
         self.whitenings = whitenings(data.features, self.number("shrink"))
-        vectors = self._vectors(data.features)
+        vectors = apply(self.whitenings, data.features)
         self.models, self.tables = [], []
         for member in range(int(self.number("members"))):
             model, self.known = learn_sequence(self, data, vectors, seed + 1000 * member)
@@ -86,21 +87,8 @@ class SequenceCarrier(Method):
         method.target, method.n_items, method.has_dates = data.target, data.n_items, data.dated
         places = data.features.places or Places.nameless(data.n_items)
         method.whitenings, method.models = whitenings(data.features, shrink), [model]
-        method._tell(model, method._vectors(data.features), places)
+        method._tell(model, apply(method.whitenings, data.features), places)
         return method
-
-    def _vectors(self, features: Features) -> Floats | None:
-        """Return the whitened vectors of all items, each by its domain, (N, D)."""
-        vectors = features.vectors
-        if vectors is None:
-            return None
-        places = features.places or Places.nameless(len(vectors))
-        white = np.zeros_like(vectors)
-        for place, name in enumerate(places.domains):
-            rows = places.domain == place
-            if name in self.whitenings:
-                white[rows] = self.whitenings[name].transform(vectors[rows])
-        return white
 
     def _tell(self, model: SequenceModel, vectors: Floats | None, places: Places) -> None:
         """Show the model the whole catalogue and keep its item vectors."""
@@ -147,7 +135,7 @@ class SequenceCarrier(Method):
             name: Whitening(state[f"mean.{name}"].astype(np.float32), state[f"directions.{name}"].astype(np.float32))
             for name in names
         }
-        vectors = self._vectors(features)
+        vectors = apply(self.whitenings, features)
         self.models, self.tables = [], []
         for member in range(int(self.number("members"))):
             model = SequenceModel(config)
@@ -159,31 +147,6 @@ class SequenceCarrier(Method):
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """Read the new items; they have no id embedding."""
-        vectors, self.tables = self._vectors(features), []
+        vectors, self.tables = apply(self.whitenings, features), []
         for model in self.models:
             self._tell(model, vectors, features.places or Places.nameless(self.n_items))
-
-
-def whitened(features: Features, shrink: float) -> Floats | None:
-    """Return the vectors of all items, each whitened by its domain, (N, D); None without vectors."""
-    method = SequenceCarrier()
-    method.whitenings = whitenings(features, shrink)
-    return method._vectors(features)
-
-
-def whitenings(features: Features, shrink: float) -> dict[str, Whitening]:
-    """Return the whitening of each domain's vectors; domains with fewer than two texts have none.
-
-    Whitening each domain by itself takes away what its texts have in common, so that domains lie on top of each other
-    (in the manner of Sun, Feng and Saenko, CORAL, AAAI 2016); ZCA keeps the meaning of the axes.
-    """
-    vectors = features.vectors
-    if vectors is None:
-        return {}
-    places = features.places or Places.nameless(len(vectors))
-    found = {}
-    for place, name in enumerate(places.domains):
-        rows = vectors[places.domain == place]
-        if np.any(rows != 0, axis=1).sum() >= 2:
-            found[name] = Whitening.fit(rows, shrink=shrink)
-    return found

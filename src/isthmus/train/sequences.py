@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from isthmus.data.sequences import Histories
-from isthmus.model.base import Places, TrainingData
+from isthmus.model.base import Features, Places, TrainingData
 from isthmus.model.sequence import UNKNOWN, Catalogue, SequenceConfig, SequenceModel
 from isthmus.model.strategies import StrategySettings, plain, prepare
+from isthmus.model.whitened import strongest_directions
 from isthmus.rng import generator
 from isthmus.train.batches import BatchSettings, SequenceBatches
 from isthmus.train.loop import LoopLog, LoopSettings, train
@@ -136,11 +137,14 @@ def learn_sequence(
         material = Material.of(data, method.places, vectors, sources=False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _start(method, material)
+        model = _start(method, material, data.features)
     if method.settings["start"]:
         prepare(model, StrategySettings(str(method.settings["strategy"]), seed=seed))
     known = material.met if model.ids is not None else material.met[:0]
     model.attend(material.vectors, material.places, known)
+    rows = material.rows[known]
+    if method.settings["epochs"] == 0:
+        return model.eval(), rows
     settings = BatchSettings(
         events=int(method.number("batch")),
         length=model.config.length,
@@ -156,9 +160,6 @@ def learn_sequence(
         precision="bf16",
         name="sequence",
     )
-    rows = material.rows[known]
-    if method.settings["epochs"] == 0:
-        return model.eval(), rows
     log = train(model, batches, loop, watch=_watcher(method, vectors, rows) if method.hooks.watch else None)
     method.log = log
     model = cast("SequenceModel", plain(model))
@@ -185,7 +186,7 @@ def learn_mixture(
     return train(model, Mixture(parts, alpha, settings.seed), loop, folder=folder, watch=watch)
 
 
-def _start(method: SequenceCarrier, material: Material) -> SequenceModel:
+def _start(method: SequenceCarrier, material: Material, features: Features) -> SequenceModel:
     """Return the model to train: new, or the pre-trained one with room for the names and ids of these items."""
     ids = material.met.size if method.settings["ids"] or material.vectors is None else 0
     start, places = str(method.settings["start"]), material.places
@@ -201,7 +202,8 @@ def _start(method: SequenceCarrier, material: Material) -> SequenceModel:
         platforms=[UNKNOWN, *places.platforms],
         n_items=ids,
     )
-    return SequenceModel(config)
+    directions = strongest_directions(features, material.rows, config.dim)
+    return SequenceModel(config).begin_with(directions)
 
 
 def _watcher(method: SequenceCarrier, vectors: Floats | None, known: Indices) -> Callable[[SequenceModel], float]:

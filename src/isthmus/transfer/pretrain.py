@@ -14,13 +14,15 @@ from isthmus.encode.text import TextEncoder
 from isthmus.errors import InputError, nearest
 from isthmus.files import Json, require_free
 from isthmus.model.base import Features, Places, TrainingData
+from isthmus.model.whitened import strongest_directions, whitened
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import VALID, Split
-from isthmus.train.carriers import SequenceCarrier, whitened
+from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.fit import training_data
 from isthmus.train.tune import validate
 from isthmus.transfer.pretrained import write_pretrained
 from isthmus.transfer.zero import is_unseen
+from isthmus.types import Floats
 
 if TYPE_CHECKING:
     from isthmus.model.sequence import SequenceModel
@@ -147,7 +149,7 @@ def pretrain_sequence(
         views=float(settings.weights.get("views", 0.0)) / float(settings.weights["next"]),
         encoder=used[0].encoder,
     )
-    model = SequenceModel.seeded(config, settings.seed)
+    model = SequenceModel.seeded(config, settings.seed).begin_with(_directions(used, settings.dim))
     batches = BatchSettings(events=settings.batch, views=config.views > 0, seed=settings.seed)
     loop = LoopSettings(
         epochs=settings.epochs,
@@ -218,6 +220,19 @@ class Source:
             if material.histories.items.size:
                 found.append(cls(split, data, material, reader.fingerprint, domain))
         return found
+
+
+def _directions(sources: Sequence[Source], dim: int) -> Floats:
+    """Return what all sources' items together vary in most, (D, dim)."""
+    every = [
+        source.data.features.vectors[source.data.target]
+        for source in sources
+        if source.data.features.vectors is not None
+    ]
+    codes = np.concatenate([np.full(len(part), place, np.int32) for place, part in enumerate(every)])
+    places = Places(codes, np.zeros_like(codes), tuple(source.domain for source in sources), ("",))
+    features = Features(None, np.concatenate(every), places)
+    return strongest_directions(features, np.arange(codes.size, dtype=np.int32), dim)
 
 
 def _require(splits: Sequence[Split], domains: Sequence[str]) -> None:
