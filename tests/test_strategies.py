@@ -237,6 +237,12 @@ def test_a_prefix_is_seen_by_all_words_whatever_the_padding_and_the_attention(ki
         torch.testing.assert_close(model._states(other, whole)[:, :-1], model._states(ids, whole)[:, :-1])
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_prefix_takes_no_places_from_the_longest_text(kind: str) -> None:
+    ids = torch.full((1, 128), 1000)
+    assert ready(kind, "prefix").embed(ids, torch.ones_like(ids)).isfinite().all()
+
+
 def test_a_prefix_of_words_goes_without_gradient_checkpointing() -> None:
     with pytest.raises(InputError, match="no gradient checkpointing"):
         train(ready("gpt2", "prefix"), Pairs(), replace(QUICK, gradient_checkpointing=True))
