@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from isthmus.data.augment import Augment, two_views
 from isthmus.data.sequences import Histories, ranges
 from isthmus.model.base import DAY, Doubles, Places
-from isthmus.model.sequence import gap_buckets, shaped
+from isthmus.model.catalogue import gap_buckets, shaped
 from isthmus.rng import generator
 from isthmus.types import Bools, Floats, Ints
 
@@ -95,7 +96,7 @@ class SequenceBatches:
         self.start, self.stop = self._windows(histories)
         self._drawn = _frequencies(histories, places) if settings.sampled else {}
         self._epoch, self._plan = -1, [np.zeros(0, np.int64)]
-        self._n = len(self._batches(0))
+        self._n = len(self._batches(0)) if self.start.size else 0
 
     def _weights(self, histories: Histories, predict: Bools, first: Bools, now: int, dated: bool) -> Floats:
         """Return how much each event counts as a next item, (E,)."""
@@ -175,8 +176,13 @@ class SequenceBatches:
         made |= {"items": items, "events": events, "gaps": gaps}
         if self.settings.views:
             made |= self._views(start, stop, made.get("rows"), generator(self.settings.seed, "views", step))
+        made |= self._more(after[order])
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in made.items()}
         return {**tensors, "weights": torch.from_numpy(self.weights[after][order])}
+
+    def _more(self, after: Ints) -> Mapping[str, Ints | Floats]:  # noqa: ARG002
+        """Return what a kind of batches tells besides of the events to predict, whose places are ``after`` (P,)."""
+        return {}
 
     def _views(self, start: Ints, stop: Ints, rows: Ints | None, rng: np.random.Generator) -> dict[str, Ints]:
         """Return two views of the batch's windows (cropped, thinned or reordered)."""

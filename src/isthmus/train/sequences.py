@@ -13,7 +13,8 @@ from torch import Tensor
 
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Features, Places, TrainingData
-from isthmus.model.sequence import UNKNOWN, Catalogue, SequenceConfig, SequenceModel
+from isthmus.model.catalogue import Catalogue
+from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
 from isthmus.model.strategies import StrategySettings, plain, prepare
 from isthmus.model.whitened import strongest_directions
 from isthmus.rng import generator
@@ -203,7 +204,8 @@ def _start(method: SequenceCarrier, material: Material, features: Features) -> S
         n_items=ids,
     )
     directions = strongest_directions(features, material.rows, config.dim)
-    return SequenceModel(config).begin_with(directions)
+    model: SequenceModel = SequenceModel(config).begin_with(directions)
+    return model
 
 
 def _watcher(method: SequenceCarrier, vectors: Floats | None, known: Indices) -> Callable[[SequenceModel], float]:
