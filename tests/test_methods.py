@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from tests.tiny_language import folder as language_folder
 
 from isthmus.data.sequences import Histories
 from isthmus.errors import ArtefactError, InputError
@@ -19,9 +20,9 @@ from isthmus.model.base import Features, Method, Settings, State, TrainingData, 
 from isthmus.model.collaborative import OWN_FIRST, CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm, fold_in
-from isthmus.train.methods import METHODS, make
 from isthmus.model.popularity import DAY, Popularity, RecentPopularity
 from isthmus.testing import check_method
+from isthmus.train.methods import METHODS, make
 from isthmus.types import Floats, Indices
 
 #: Items 0-5 are the source, 6-14 the target; 14 has neither a text nor events.
@@ -35,7 +36,8 @@ def small_features(seed: int = 0) -> Features:
     vectors = rng.normal(size=(N, 4)).astype(np.float32)
     vectors[14] = 0
     text = words / np.maximum(np.linalg.norm(words, axis=1, keepdims=True), 1e-9)
-    return Features(sparse.csr_array(text.astype(np.float32)), vectors)
+    texts = tuple(f"number {item} of {item * item}" if item != 14 else "" for item in range(N))
+    return Features(sparse.csr_array(text.astype(np.float32)), vectors, texts=texts)
 
 
 def small_data(seed: int = 0, persons: int = 30) -> TrainingData:
@@ -48,6 +50,7 @@ def small_data(seed: int = 0, persons: int = 30) -> TrainingData:
 
 DATA = small_data()
 QUICK: dict[str, Settings] = {
+    "language": {"start": language_folder(), "precision": "float32"},
     "ials": {"dim": 4, "iterations": 3},
     "bpr": {"dim": 4, "iterations": 5},
     "fm": {"dim": 4, "epochs": 2},

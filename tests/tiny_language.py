@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from tempfile import mkdtemp
 
 import numpy as np
 import polars as pl
@@ -48,6 +49,17 @@ def tiny(kind: str, **options: object) -> LanguageModel:
     model = LanguageModel(config)
     model.tokenizer = load_tokenizer(locate(None))
     return model.eval()
+
+
+@cache
+def folder(kind: str = "bert") -> str:
+    """Return the folder of a tiny model with random weights."""
+    path = mkdtemp()
+    model = tiny(kind)
+    model.config.objectives = ["contrastive"]
+    model.words.clear()
+    model.save_pretrained(path)
+    return path
 
 
 @cache

@@ -223,7 +223,7 @@ def _readable(data: TrainingData) -> int:
 
 
 def _longer(data: TrainingData, original: int) -> Features:
-    text, vectors = data.features.text, data.features.vectors
+    text, vectors, texts = data.features.text, data.features.vectors, data.features.texts
     if text is not None:
         text = sparse.csr_array(
             sparse.vstack([text, text[[original]], sparse.csr_array((1, text.shape[1]))], format="csr")
@@ -231,7 +231,13 @@ def _longer(data: TrainingData, original: int) -> Features:
         text = text.astype(np.float32)
     if vectors is not None:
         vectors = np.concatenate([vectors, vectors[[original]], np.zeros_like(vectors[:1])])
-    return replace(data.features, text=text, vectors=vectors)
+    if texts is not None:
+        texts = (*texts, texts[original], "")
+    places = data.features.places
+    if places is not None:
+        rows = np.append(np.arange(data.n_items), [original, original])
+        places = replace(places, domain=places.domain[rows], platform=places.platform[rows])
+    return replace(data.features, text=text, vectors=vectors, texts=texts, places=places)
 
 
 def _grown(data: TrainingData) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], int]:

@@ -80,11 +80,14 @@ class Features:
         Language-model vectors; a row of zeros for an item without text.
     places : Places, optional
         Domain and platform of each item.
+    texts : tuple of str, optional
+        Text of each item, N; empty where there is none.
     """
 
     text: sparse.csr_array | None = None
     vectors: Floats | None = None
     places: Places | None = None
+    texts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ class Recommender:
         """
         settings = settings or FitSettings()
         wanted = [split.corpus.require_domain(name) for name in targets] if targets else _with_validation(split)
-        readers = Readers(vocabulary(split), model, vectors="text" in settings.methods)
+        names = settings.methods
+        readers = Readers(vocabulary(split), model, vectors="text" in names, texts="language" in names)
         features = readers.read(split.corpus.items)
         fitted = {domain: fit_target(split, domain, features, settings) for domain in wanted}
         card: Json = {

@@ -28,17 +28,21 @@ class Readers:
         Name or folder of the language model; None for the bundled one.
     vectors : bool
         Whether language-model vectors are used at all.
+    texts : bool
+        Whether the texts themselves are kept, for methods that read on their own.
     """
 
     tfidf: TfidfEncoder
     model: str | None = None
     vectors: bool = True
+    texts: bool = False
 
     def read(self, items: pl.DataFrame) -> Features:
         """Return the features of ``items``, one row each; vectors come from the cache where they were made before."""
-        text = self.tfidf.transform(Template().render(items).to_list())
+        texts = Template().render(items).to_list()
         vectors = encode_items(items, TextEncoder(self.model)).matrix if self.vectors else None
-        return Features(text, vectors, Places.of(items))
+        text = self.tfidf.transform(texts)
+        return Features(text, vectors, Places.of(items), tuple(texts) if self.texts else None)
 
 
 def vocabulary(split: Split) -> TfidfEncoder:
@@ -52,4 +56,5 @@ def stack(old: Features, new: Features, items: pl.DataFrame) -> Features:
     """Return the features of old items followed by those of new ones; ``items`` is the longer items table."""
     text = None if old.text is None or new.text is None else sparse.vstack([old.text, new.text], format="csr")
     vectors = None if old.vectors is None or new.vectors is None else np.concatenate([old.vectors, new.vectors])
-    return Features(text, vectors, Places.of(items))
+    texts = None if old.texts is None or new.texts is None else (*old.texts, *new.texts)
+    return Features(text, vectors, Places.of(items), texts)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
+from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.errors import ArtefactError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
@@ -70,6 +71,7 @@ def write(content: Content, path: Path) -> None:
             "card": content.card,
             "language_model": content.readers.model,
             "vectors": content.readers.vectors,
+            "texts": content.readers.texts,
             "targets": targets,
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
@@ -106,8 +108,13 @@ def _check(path: Path, files: Mapping[str, str]) -> None:
 def _read(path: Path, manifest: Json) -> Content:
     items = pl.read_parquet(path / "items.parquet")
     tfidf = TfidfEncoder.from_state(read_json(path / "tfidf.json", what="model"))
-    features = _unpack(load_file(path / "features.safetensors"), items, tfidf.n_features)
-    language_model = manifest["language_model"]
+    readers = Readers(
+        tfidf,
+        None if manifest["language_model"] is None else str(manifest["language_model"]),
+        bool(manifest["vectors"]),
+        bool(manifest.get("texts", False)),
+    )
+    features = _unpack(load_file(path / "features.safetensors"), items, readers)
     targets = [
         _read_target(path, place, target, items.height, features)
         for place, target in enumerate(cast("list[Json]", manifest["targets"]))
@@ -116,7 +123,7 @@ def _read(path: Path, manifest: Json) -> Content:
         {target.domain: target for target in targets},
         items,
         People(pl.read_parquet(path / "accounts.parquet"), pl.read_parquet(path / "events.parquet")),
-        Readers(tfidf, None if language_model is None else str(language_model), bool(manifest["vectors"])),
+        readers,
         features,
         cast("Json", manifest["card"]),
     )
@@ -177,9 +184,10 @@ def _pack(features: Features) -> State:
     return packed
 
 
-def _unpack(arrays: Mapping[str, np.ndarray], items: pl.DataFrame, n_features: int) -> Features:
+def _unpack(arrays: Mapping[str, np.ndarray], items: pl.DataFrame, readers: Readers) -> Features:
     text = None
     if "data" in arrays:
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
-        text = sparse.csr_array(parts, shape=(items.height, n_features))
-    return Features(text, arrays.get("vectors"), Places.of(items))
+        text = sparse.csr_array(parts, shape=(items.height, readers.tfidf.n_features))
+    texts = tuple(Template().render(items).to_list()) if readers.texts else None
+    return Features(text, arrays.get("vectors"), Places.of(items), texts)

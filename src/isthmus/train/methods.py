@@ -12,6 +12,7 @@ from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
 from isthmus.model.popularity import Popularity, RecentPopularity
 from isthmus.train.carriers import SequenceCarrier
+from isthmus.train.language_carrier import LanguageCarrier
 
 #: Every method, the quickest and most useful first: the order in which a time budget is spent.
 METHODS: Final[dict[str, type[Method]]] = {
@@ -27,6 +28,7 @@ METHODS: Final[dict[str, type[Method]]] = {
         HybridFm,
         Bpr,
         SequenceCarrier,
+        LanguageCarrier,
     )
 }
 

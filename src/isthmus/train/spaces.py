@@ -144,12 +144,24 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "shrink": Range(0.0, 0.9),
         "batch": Choice((512, 1024, 2048, 4096)),
     },
+    "language": {
+        "person": Choice(("items", "text")),
+        "sources": _SOURCES,
+        "shrink": Range(0.0, 0.9),
+        "decay": _DECAY,
+        "epochs": Range(0.1, 3.0, log=True, off=True),
+        "learning_rate": Range(2e-6, 2e-4, log=True),
+        "batch": Choice((16, 32, 64)),
+        "hard": Range(0, 8),
+    },
 }
 
 #: Settings that are not searched, and why.
 EXCLUDED: Final[dict[str, str]] = {
     "max_items": "a bound on memory and time: more items are only better",
     "members": "a bound on time: the mean of more models is only better",
+    "precision": "changes speed, and results by rounding only",
+    "strategy": "what of a pre-trained model is trained: adapt and fit try them",
     "start": "names a folder: which pre-trained model to go on from",
 }
 
