@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
+from isthmus.errors import InputError
+
+if TYPE_CHECKING:
+    from isthmus.model.base import Settings
 
 app = typer.Typer()
 
@@ -21,6 +25,13 @@ Methods = Annotated[
 ]
 Target = Annotated[list[str] | None, typer.Option(metavar="DOMAIN", help="Target domain; default all. Repeatable.")]
 Budget = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Time for tuning each target domain.")]
+From = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--from", metavar="MODEL", help="Folder that pretrain or adapt wrote: its carrier takes part. Repeatable."
+    ),
+]
+Members = Annotated[int, typer.Option(min=1, help="Times that each carrier is trained and averaged in the end.")]
 
 
 @app.command("encode")
@@ -67,6 +78,8 @@ def fit_(
     settings: Annotated[
         Path | None, typer.Option(metavar="BEST.JSON", help="Start from the settings that `isthmus search` found.")
     ] = None,
+    start: From = None,
+    members: Members = 1,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -77,11 +90,15 @@ def fit_(
     from isthmus.train.found import read_best
     from isthmus.train.methods import GROUND
 
-    start = perf_counter()
+    begun = perf_counter()
     domain, starts = (None, {}) if settings is None else read_best(settings)
-    named, targets = split_words(methods) or (*GROUND, *starts), split_words(target)
-    how = FitSettings(methods=named, budget=budget, refit=refit, seed=seed, settings=starts)
-    targets = targets or ((domain,) if domain else ())
+    targets = split_words(target) or ((domain,) if domain else ())
+    carried = read_starts(start or [], targets)
+    starts = {**starts, **{name: {**starts.get(name, {}), **chosen} for name, chosen in carried.items()}}
+    named = (*(split_words(methods) or (*GROUND, *starts)), *carried)
+    how = FitSettings(
+        methods=tuple(dict.fromkeys(named)), budget=budget, refit=refit, seed=seed, settings=starts, members=members
+    )
     fitted = Recommender.fit(Split.open(split), targets=targets or None, model=model, settings=how)
     fitted.save(out)
     said = {
@@ -89,7 +106,7 @@ def fit_(
         for domain, found in fitted.targets.items()
     }
     if wants_json():
-        put_json({"model": str(out), "targets": said, "seconds": perf_counter() - start})
+        put_json({"model": str(out), "targets": said, "seconds": perf_counter() - begun})
         return
     for domain, found in fitted.targets.items():
         weights = list(found.blend.weights.items())
@@ -99,7 +116,36 @@ def fit_(
             for place, method in enumerate(found.blend.methods)
         ]
         table(domain, columns, rows)
-    say(f"model: {out} ({perf_counter() - start:.1f} s)")
+    say(f"model: {out} ({perf_counter() - begun:.1f} s)")
+
+
+def read_starts(folders: list[Path], targets: tuple[str, ...]) -> dict[str, Settings]:
+    """Return the settings that each carrier starts with, given folders of pre-trained models.
+
+    A folder of adapted models gives that of the target if there is one, else what they share.
+
+    Raises
+    ------
+    InputError
+        Two models of one carrier, several targets for adapted models, or a text encoder that is not the bundled one.
+    ArtefactError
+        No pre-trained model there, or one of another format version.
+    """
+    if not folders:
+        return {}
+    from isthmus.transfer.adapted_files import is_adapted, start_folder
+    from isthmus.transfer.pretrained import read_card
+
+    found: dict[str, Settings] = {}
+    for folder in folders:
+        if is_adapted(folder) and len(targets) != 1:
+            raise InputError("holds models adapted to targets", where=folder, fix="name one --target, or its backbone")
+        start = start_folder(folder, targets[0] if targets else None)
+        carrier = str(read_card(start)["carrier"])
+        if carrier in found:
+            raise InputError(f"two models of the carrier {carrier}", where="--from", fix="give one of each carrier")
+        found[carrier] = {"start": str(start)}
+    return found
 
 
 def split_words(given: list[str] | None) -> tuple[str, ...]:

@@ -52,6 +52,23 @@ def read_card(path: Path) -> Json:
     return card
 
 
+def load(path: Path) -> PreTrainedModel:
+    """Return the pre-trained model in folder ``path``, either carrier, ready to read.
+
+    Raises
+    ------
+    ArtefactError
+        See :func:`read_card`.
+    """
+    from isthmus.model.language_files import quiet
+    from isthmus.transfer.strategies import carrier
+
+    kind = carrier(f"isthmus-{read_card(path)['carrier']}")
+    with quiet():
+        model: PreTrainedModel = kind.from_pretrained(Path(path))
+    return model.eval()
+
+
 def _page(said: Json) -> str:
     """Return the model card as Markdown."""
     domains = ", ".join(f"{row['domain']} ({row['corpus']})" for row in cast("list[Json]", said.get("domains", [])))
