@@ -143,12 +143,9 @@ class Hooks:
     ----------
     watch : callable, optional
         Judges the method after each epoch, higher is better: the best epoch is kept.
-    prepare : callable, optional
-        Makes a pre-trained model ready for a strategy, given the model and the method's settings.
     """
 
     watch: Callable[[Method], float] | None = None
-    prepare: Callable[[object, Settings], object] | None = None
 
 
 class Method(ABC):

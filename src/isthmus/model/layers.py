@@ -33,7 +33,8 @@ class Adaptor(nn.Module):  # type: ignore[misc]
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Return the item vectors, (N, d)."""
-        x_ND = self.dropout(x_ND)
+        # whitened vectors have length about sqrt(width): at length 1 the optimiser's steps have the right size
+        x_ND = self.dropout(x_ND / self.project.in_features**0.5)
         shares_NG = self.gate(x_ND).softmax(-1)
         said_NGd = self.project(x_ND).view(-1, self.experts, self.dim)
         return torch.einsum("ng,ngd->nd", shares_NG, said_NGd)

@@ -28,7 +28,7 @@ from isthmus.model.catalogue import GAPS, Catalogue, Events, shaped
 from isthmus.model.inserts import insert
 from isthmus.model.layers import Adaptor, Block, turning
 from isthmus.model.losses import info_nce
-from isthmus.model.softmax import catalogue_softmax, sampled_softmax
+from isthmus.model.softmax import sampled_softmax, unseen_softmax
 from isthmus.types import EVENTS, Floats, Indices
 
 UNKNOWN: Final = ""
@@ -142,7 +142,7 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         """
         if self.adaptor is not None:
             d = self.config.dim
-            start = torch.from_numpy(np.ascontiguousarray(directions.T)) / d**0.5
+            start = torch.from_numpy(np.ascontiguousarray(directions.T)) * (self.config.width / d) ** 0.5
             self.adaptor.project.weight.add_(start.repeat(self.config.experts, 1))
         return self
 
@@ -227,6 +227,8 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         rows: Tensor | None = None,
         drawn: Tensor | None = None,
         log_q: Tensor | None = None,
+        seen_rows: Tensor | None = None,
+        seen_items: Tensor | None = None,
         group: Tensor | None = None,
         views: Tensor | None = None,
         lasts: Tensor | None = None,
@@ -247,6 +249,8 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         rows, drawn, log_q : Tensors (U,), (C,), (C,), optional
             With sampled softmax: the rows of the catalogue that take part, in which ``items``, ``targets`` and
             ``drawn`` (the candidates) then count; and the logarithm of how often each candidate is drawn.
+        seen_rows, seen_items : int64 Tensors (M,), optional
+            Place in ``places``, rising, and row of an item of the same domain that cannot come next there.
         group : int64 Tensor (), optional
             Which catalogue.
         views, lasts : int64 Tensors (3, 2 B', L') and (2 B',), optional
@@ -263,7 +267,9 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         for start, stop, domain, first, last in spans.tolist():
             said, mine, count = states[start:stop], targets[start:stop], weights[start:stop]
             if drawn is None or log_q is None:
-                loss = catalogue_softmax(said, table[self.catalogue.rows(domain)], self.catalogue.place[mine], count)
+                before = self._seen(seen_rows, seen_items, start, stop)
+                place = self.catalogue.place[mine]
+                loss = unseen_softmax(said, table[self.catalogue.rows(domain)], place, count, *before)
             else:
                 loss = sampled_softmax(said, table, mine, drawn[first:last], log_q[first:last], count)
             total = total + loss * count.sum()
@@ -271,6 +277,14 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         if views is not None:
             loss = loss + self.config.views * self._contrast(Events(views[0], views[1], views[2], rows), table, lasts)
         return SequenceOutput(loss=loss)
+
+    def _seen(self, rows: Tensor | None, items: Tensor | None, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return what was seen by the places from ``start`` on: place, counted from there, and place in the domain."""
+        if rows is None or items is None:
+            none = torch.zeros(0, dtype=torch.int64, device=self.device)
+            return none, none
+        first, last = torch.searchsorted(rows, torch.tensor([start, stop], device=rows.device)).tolist()
+        return rows[first:last] - start, self.catalogue.place[items[first:last]]
 
     def _contrast(self, views: Events, table: Tensor, lasts: Tensor) -> Tensor:
         """Return InfoNCE of two views of the same persons among all others of the batch (Xie et al., ICDE 2022)."""

@@ -67,14 +67,57 @@ def catalogue_softmax(
     >>> round(float(catalogue_softmax(states, table, torch.tensor([0, 2]))), 4)
     0.3955
     """
+    return _exact(states * scale, table, targets, weights, (bias, None))
+
+
+def unseen_softmax(
+    states: Tensor, table: Tensor, targets: Tensor, weights: Tensor | None, seen_rows: Tensor, seen_items: Tensor
+) -> Tensor:
+    """Return :func:`catalogue_softmax` where each row has items that cannot come next, as lists leave them out.
+
+    A model that is asked for new items only should not spend its strength on pushing down what somebody just met,
+    and all that is like it.
+
+    Parameters
+    ----------
+    states, table, targets, weights : Tensors
+        As for :func:`catalogue_softmax`.
+    seen_rows, seen_items : int64 Tensors (M,)
+        Row of ``states``, rising, and row of ``table`` that it cannot have next; the right answer is left alone.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+
+    Examples
+    --------
+    >>> states, table = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    >>> rows, items = torch.tensor([0, 0]), torch.tensor([1, 2])
+    >>> round(float(unseen_softmax(states, table, torch.tensor([0, 2]), torch.tensor([1.0, 0.0]), rows, items)), 4)
+    0.0
+    """
+    kept = seen_items != targets[seen_rows]
+    return _exact(states, table, targets, weights, (None, (seen_rows[kept], seen_items[kept])))
+
+
+def _exact(
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    more: tuple[Tensor | None, tuple[Tensor, Tensor] | None],
+) -> Tensor:
+    """Return the loss, given bias and what was seen."""
     _check(states, table, targets)
+    bias, seen = more
     kind = torch.promote_types(states.dtype, table.dtype)
     kind = torch.float32 if kind is torch.float16 else kind
-    queries, items = (states * scale).to(kind), table.to(kind)
+    queries, items = states.to(kind), table.to(kind)
     shares = shares_of(weights, targets.numel(), queries)
     if not torch.is_grad_enabled():
         queries, items, bias = queries.detach(), items.detach(), None if bias is None else bias.detach()
-    return _CatalogueSoftmax.apply(queries, items, bias, targets, shares)
+    return _CatalogueSoftmax.apply(queries, items, bias, targets, (shares, seen))
 
 
 class _CatalogueSoftmax(torch.autograd.Function):  # type: ignore[misc]
@@ -87,8 +130,9 @@ class _CatalogueSoftmax(torch.autograd.Function):  # type: ignore[misc]
         table: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        shares: Tensor,
+        counted: tuple[Tensor, tuple[Tensor, Tensor] | None],
     ) -> Tensor:
+        shares, seen = counted
         needed = ctx.needs_input_grad[:3]
         wide = shares.dtype
         P, T = states.shape[0], table.shape[0]
@@ -101,7 +145,8 @@ class _CatalogueSoftmax(torch.autograd.Function):  # type: ignore[misc]
             for first in range(0, P, rows):
                 part = slice(first, first + rows)
                 state, share, target = states[part], shares[part, None], targets[part, None]
-                chance = _chances(state, table, bias, scores[: state.shape[0]])
+                cells = None if seen is None else _cells(seen, first, first + rows)
+                chance = _chances((state, table), bias, cells, scores[: state.shape[0]])
                 chances[part] = chance.gather(1, target).squeeze(1)
                 chance.scatter_add_(1, target, -torch.ones_like(share))
                 slope = chance.to(table.dtype)
@@ -136,14 +181,26 @@ def block_rows(P: int, T: int, device: str) -> int:
     return max(min(max(cells // max(T, 1), FEWEST_ROWS), P), 1)
 
 
-def _chances(states: Tensor, table: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    """Return the probability of each item for each state, in ``out`` where that is safe."""
+def _cells(seen: tuple[Tensor, Tensor], first: int, last: int) -> tuple[Tensor, Tensor]:
+    """Return row, counted from ``first``, and item of what was seen by the rows of a block."""
+    rows, items = seen
+    span = torch.searchsorted(rows, torch.tensor([first, last], device=rows.device)).tolist()
+    return rows[span[0] : span[1]] - first, items[span[0] : span[1]]
+
+
+def _chances(
+    factors: tuple[Tensor, Tensor], bias: Tensor | None, cells: tuple[Tensor, Tensor] | None, out: Tensor
+) -> Tensor:
+    """Return the probability of each item for each state, in ``out`` where that is safe; none for ``cells``."""
+    states, table = factors
     if states.dtype == out.dtype:
         torch.mm(states, table.T, out=out)
     else:
         out.copy_(states @ table.T)
     if bias is not None:
         out.add_(bias)
+    if cells is not None:
+        out[cells] = -torch.inf
     return torch.softmax(out, 1, out=out) if out.device.type == "cpu" else torch.softmax(out, 1)
 
 
@@ -155,7 +212,10 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _surprise(chances: Tensor, states: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    """Return ``-log(chances)``, (P,); those too small to be told from 0 are computed again by logarithms."""
+    """Return ``-log(chances)``, (P,); those too small to be told from 0 are computed again by logarithms.
+
+    There what was seen counts in the sum: the loss shown is a little too high, its gradients are not touched.
+    """
     losses = chances.log().neg_()
     wide = losses.dtype
     unlikely = (chances < UNLIKELY).nonzero().squeeze(1)

@@ -22,6 +22,7 @@ from isthmus.recommender.readers import Readers, stack, vocabulary
 from isthmus.recommender.store import Content
 from isthmus.split.temporal import TRAIN, VALID, Split
 from isthmus.train.fit import FitSettings, Target, fit_target
+from isthmus.transfer.zero import fit_unseen, is_unseen
 from isthmus.types import Floats, Ints
 
 #: Persons scored at a time.
@@ -106,10 +107,19 @@ class Recommender:
         """
         settings = settings or FitSettings()
         wanted = [split.corpus.require_domain(name) for name in targets] if targets else _with_validation(split)
-        names = settings.methods
-        readers = Readers(vocabulary(split), model, vectors="text" in names, texts="language" in names)
+        readers = Readers(
+            vocabulary(split),
+            model,
+            vectors=bool({"text", "sequence"} & set(settings.methods)),
+            texts="language" in settings.methods,
+        )
         features = readers.read(split.corpus.items)
-        fitted = {domain: fit_target(split, domain, features, settings) for domain in wanted}
+        fitted = {
+            domain: (fit_unseen if settings.settings and is_unseen(split, domain) else fit_target)(
+                split, domain, features, settings
+            )
+            for domain in wanted
+        }
         card: Json = {
             "fingerprint": split.corpus.fingerprint,
             "corpus": split.corpus.name,

@@ -28,7 +28,7 @@ class BatchSettings:
     Parameters
     ----------
     events : int
-        Events of a batch, about.
+        Events of a batch, about; never fewer than a window looks at.
     length : int
         Events that a window looks at.
     half_life : float
@@ -137,11 +137,12 @@ class SequenceBatches:
         """Return the windows of each batch of an epoch."""
         if epoch != self._epoch:
             rng = generator(self.settings.seed, "batches", epoch)
+            events = max(self.settings.events, self.settings.length)  # else epochs differ in their number of batches
             order = rng.permutation(self.start.size)
             lengths = (self.stop - self.start)[order]
-            pool = np.cumsum(lengths) // (POOL * self.settings.events)
+            pool = np.cumsum(lengths) // (POOL * events)
             order = order[np.lexsort((lengths, pool))]
-            batch = np.cumsum((self.stop - self.start)[order] - 1) // self.settings.events
+            batch = (np.cumsum((self.stop - self.start)[order] - 1) - 1) // events
             parts = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
             self._epoch, self._plan = epoch, [parts[place] for place in rng.permutation(len(parts))]
         return self._plan
@@ -170,14 +171,16 @@ class SequenceBatches:
             "targets": targets[order],
             "spans": np.stack([first, last, domains, 0 * first, 0 * first], axis=1).astype(np.int64),
         }
+        if not self.settings.repeats:
+            made |= self._seen(np.repeat(start, stop - start - 1)[counted][order], after[order])
         if self.settings.sampled:
             made |= self._sample(shaped[0], made, generator(self.settings.seed, "sample", step))
         items, events, gaps = shaped.reshape(3, B, L)
         made |= {"items": items, "events": events, "gaps": gaps}
         if self.settings.views:
             made |= self._views(start, stop, made.get("rows"), generator(self.settings.seed, "views", step))
-        made |= self._more(after[order])
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in made.items()}
+        whole = {**made, **self._more(after[order])}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in whole.items()}
         return {**tensors, "weights": torch.from_numpy(self.weights[after][order])}
 
     def _more(self, after: Ints) -> Mapping[str, Ints | Floats]:  # noqa: ARG002
@@ -196,6 +199,13 @@ class SequenceBatches:
             stacked[0] = np.searchsorted(rows, stacked[0]) % rows.size
         return {"views": stacked, "lasts": np.concatenate([last for _, last in views])}
 
+    def _seen(self, start: Ints, after: Ints) -> dict[str, Ints]:
+        """Return what stands before each next item in its window: place in ``places``, rising, and item."""
+        rows = np.repeat(np.arange(after.size), after - start)
+        items = self.items[ranges(start, after)]
+        same = self.places.domain[items] == self.places.domain[self.items[after]][rows]
+        return {"seen_rows": rows[same], "seen_items": items[same]}
+
     def _sample(self, items: Ints, made: dict[str, Ints], rng: np.random.Generator) -> dict[str, Ints]:
         """Draw candidates by popularity, and renumber everything to the rows that take part; changes ``items``."""
         spans = made["spans"]
@@ -210,6 +220,8 @@ class SequenceBatches:
         chosen = np.concatenate(drawn)
         rows = np.unique(np.concatenate([chosen, items, made["targets"]]))
         items[:] = np.searchsorted(rows, items)
+        if "seen_items" in made:
+            made["seen_items"] = np.searchsorted(rows, made["seen_items"])
         places = {"drawn": np.searchsorted(rows, chosen), "targets": np.searchsorted(rows, made["targets"])}
         return {"rows": rows, "log_q": np.concatenate(log_q), **places}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from isthmus.data.sequences import Histories
 from isthmus.encode.whiten import Whitening
+from isthmus.files import read_json
 from isthmus.model.base import Features, Method, Places, Setting, Settings, State, TrainingData
 from isthmus.model.whitened import apply, whitenings
 from isthmus.types import Floats, Indices
@@ -56,7 +58,9 @@ class SequenceCarrier(Method):
         start = self.settings["start"]
         if not start:
             return self.grid
-        return {"start": (start, ""), "strategy": ("full", "lora", "top"), **self.grid}
+        noted = read_json(Path(str(start)) / "config.json", what="pre-trained model").get("strategy")
+        strategies = ("full", "top") if noted else ("full", "lora", "top")  # one inserted part is enough
+        return {"start": (start, ""), "strategy": strategies, **self.grid}
 
     def __init__(self, settings: Mapping[str, Setting] | None = None) -> None:
         super().__init__(settings)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from isthmus.data.sequences import Histories
+from isthmus.errors import InputError
 from isthmus.model.base import Features, Places, TrainingData
 from isthmus.model.catalogue import Catalogue
 from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
@@ -131,7 +132,10 @@ class Mixture:
 def learn_sequence(
     method: SequenceCarrier, data: TrainingData, vectors: Floats | None, seed: int
 ) -> tuple[SequenceModel, Indices]:
-    """Return a trained model, and the corpus item index of each item that it has an embedding of."""
+    """Return a trained model, and the corpus item index of each item that it has an embedding of.
+
+    Where nobody has two events to learn from, or for 0 epochs, the model stays as it starts.
+    """
     if method.settings["sources"]:
         material = Material.about(data, method.places, vectors)
     else:
@@ -144,8 +148,6 @@ def learn_sequence(
     known = material.met if model.ids is not None else material.met[:0]
     model.attend(material.vectors, material.places, known)
     rows = material.rows[known]
-    if method.settings["epochs"] == 0:
-        return model.eval(), rows
     settings = BatchSettings(
         events=int(method.number("batch")),
         length=model.config.length,
@@ -153,6 +155,8 @@ def learn_sequence(
         seed=seed,
     )
     batches = material.batches(settings)
+    if method.settings["epochs"] == 0 or len(batches) == 0:
+        return cast("SequenceModel", plain(model)).eval(), rows
     loop = LoopSettings(
         epochs=method.number("epochs"),
         learning_rate=method.number("learning_rate"),
@@ -191,11 +195,18 @@ def _start(method: SequenceCarrier, material: Material, features: Features) -> S
     """Return the model to train: new, or the pre-trained one with room for the names and ids of these items."""
     ids = material.met.size if method.settings["ids"] or material.vectors is None else 0
     start, places = str(method.settings["start"]), material.places
+    width = 0 if material.vectors is None else material.vectors.shape[1]
     if start:
         loaded: SequenceModel = SequenceModel.from_pretrained(Path(start))
+        if loaded.config.width != width:
+            raise InputError(
+                f"the pre-trained model reads vectors of length {loaded.config.width}, the items have {width}",
+                where=start,
+                fix="encode the items with the language model it was pre-trained with",
+            )
         return loaded.grown(places, ids)
     config = SequenceConfig(
-        width=0 if material.vectors is None else material.vectors.shape[1],
+        width=width,
         dim=int(method.number("dim")),
         layers=int(method.number("layers")),
         dropout=method.number("dropout"),

@@ -52,6 +52,8 @@ class SequencePretraining:
         Events of a batch.
     alpha : float
         Temperature sampling: a domain with ``n`` events counts as ``n ** alpha``, against the see-saw between domains.
+    keep_adaptor : bool
+        Whether the adaptor stays the projection on the strongest directions of the texts that it begins as.
     shrink : float
         Of the whitening of each domain's text vectors.
     persons : int
@@ -79,6 +81,7 @@ class SequencePretraining:
     experts: int = 4
     batch: int = 2048
     alpha: float = 0.5
+    keep_adaptor: bool = False
     shrink: float = 0.1
     persons: int = 300
     model: str | None = None
@@ -150,6 +153,8 @@ def pretrain_sequence(
         encoder=used[0].encoder,
     )
     model = SequenceModel.seeded(config, settings.seed).begin_with(_directions(used, settings.dim))
+    if model.adaptor is not None:
+        model.adaptor.requires_grad_(not settings.keep_adaptor)
     batches = BatchSettings(events=settings.batch, views=config.views > 0, seed=settings.seed)
     loop = LoopSettings(
         epochs=settings.epochs,
@@ -163,6 +168,7 @@ def pretrain_sequence(
     watch = _judges(used, settings.persons, settings.shrink) if settings.persons else None
     materials = [source.material for source in used]
     log = learn_mixture(model, materials, batches, settings.alpha, loop, folder=work, watch=watch)
+    model.requires_grad_(True)
     said: Json = {
         "carrier": "sequence",
         "objectives": dict(settings.weights),
