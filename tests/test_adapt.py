@@ -21,6 +21,7 @@ from isthmus.model.base import Features
 from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
 from isthmus.model.strategies import STRATEGIES
 from isthmus.split.temporal import VALID, Split
+from isthmus.train.methods import make
 from isthmus.transfer.adapt import AdaptSettings, adapt
 from isthmus.transfer.adapt_heads import before_events
 from isthmus.transfer.adapted import Adapted, build_head
@@ -198,6 +199,15 @@ def test_an_adapter_can_be_started_from_as_a_model(strategy: str, starts: dict[s
     before = (folder / "model.safetensors").read_bytes()
     adapted(starts["sequence"], tmp_path / "a", strategy="full", ids=False)
     assert (start_folder(tmp_path / "a", "target") / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(("strategy", "tried"), [("lora", ("full", "lora", "top")), ("adapter", ("full", "top"))])
+def test_fit_tries_no_second_insert_on_an_adapter(
+    strategy: str, tried: tuple[str, ...], starts: dict[str, Path], tmp_path: Path
+) -> None:
+    adapted(starts["sequence"], tmp_path / "a", strategy=strategy, ids=False)
+    start = start_folder(tmp_path / "a", "target")
+    assert make("sequence", {"start": str(start)}).axes()["strategy"] == tried
 
 
 def test_nobody_known_is_scored_0_and_a_seed_gives_the_same_model(starts: dict[str, Path], tmp_path: Path) -> None:
