@@ -22,11 +22,11 @@ from isthmus.data.sequences import Histories
 from isthmus.evaluate.compare import everybody, summarise
 from isthmus.evaluate.protocol import judge
 from isthmus.model.base import Features, Method, TrainingData
-from isthmus.train.methods import make
 from isthmus.recommender.readers import vocabulary
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import TEST, HeldOut
 from isthmus.train.fit import FitSettings, training_data
+from isthmus.train.methods import make
 from isthmus.types import Floats
 
 HERE = Path(__file__).parent

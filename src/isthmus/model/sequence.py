@@ -13,7 +13,7 @@ SASRec (Kang and McAuley, ICDM 2018) with cross-entropy over the whole catalogue
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -59,33 +59,27 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
         Weight of the contrastive loss between two views, where batches hold views.
     encoder : str
         Fingerprint of the encoder whose vectors the model reads.
+    strategy : dict
+        Parts that a strategy of transfer put in (:mod:`isthmus.model.inserts`).
     """
 
     model_type = "isthmus-sequence"
 
-    def __init__(
-        self,
-        width: int = 384,
-        dim: int = 64,
-        layers: int = 2,
-        heads: int = 2,
-        experts: int = 4,
-        length: int = 50,
-        dropout: float = 0.2,
-        vector_dropout: float = 0.0,
-        domains: list[str] | None = None,
-        platforms: list[str] | None = None,
-        n_items: int = 0,
-        scale: float = 0.0,
-        views: float = 0.1,
-        encoder: str = "",
-        **rest: object,
-    ) -> None:
-        self.width, self.dim, self.layers, self.heads, self.experts = width, dim, layers, heads, experts
-        self.length, self.dropout, self.vector_dropout = length, dropout, vector_dropout
-        self.domains, self.platforms = domains or [UNKNOWN], platforms or [UNKNOWN]
-        self.n_items, self.scale, self.views, self.encoder = n_items, scale, views, encoder
-        super().__init__(**rest)
+    width: int = 384
+    dim: int = 64
+    layers: int = 2
+    heads: int = 2
+    experts: int = 4
+    length: int = 50
+    dropout: float = 0.2
+    vector_dropout: float = 0.0
+    domains: list[str] = field(default_factory=lambda: [UNKNOWN])
+    platforms: list[str] = field(default_factory=lambda: [UNKNOWN])
+    n_items: int = 0
+    scale: float = 0.0
+    views: float = 0.1
+    encoder: str = ""
+    strategy: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass
@@ -124,7 +118,7 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         self.catalogues: list[Catalogue] = []
         self.group = 0
         self.post_init()
-        insert(self, getattr(config, "strategy", None))
+        insert(self, config.strategy)
 
     @classmethod
     def seeded(cls, config: SequenceConfig, seed: int) -> SequenceModel:

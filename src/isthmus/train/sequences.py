@@ -177,18 +177,20 @@ def learn_mixture(
     model: SequenceModel,
     materials: Sequence[Material],
     settings: BatchSettings,
-    alpha: float,
     loop: LoopSettings,
     *,
     folder: Path | None = None,
     watch: Callable[[SequenceModel], float] | None = None,
 ) -> LoopLog:
-    """Train ``model`` on several materials and return the log; a killed run goes on with ``folder``."""
+    """Train ``model`` on several materials and return the log; a killed run goes on with ``folder``.
+
+    Materials are drawn by temperature sampling with ``settings.alpha``.
+    """
     none = np.zeros(0, np.int32)
     catalogues = [Catalogue(part.vectors, part.places, model.config, none) for part in materials]
     parts = [part.batches(replace(settings, seed=settings.seed + place)) for place, part in enumerate(materials)]
     model.attend_all(catalogues)
-    return train(model, Mixture(parts, alpha, settings.seed), loop, folder=folder, watch=watch)
+    return train(model, Mixture(parts, settings.alpha, settings.seed), loop, folder=folder, watch=watch)
 
 
 def _start(method: SequenceCarrier, material: Material, features: Features) -> SequenceModel:

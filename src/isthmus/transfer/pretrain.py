@@ -128,7 +128,6 @@ def pretrain_sequence(
     InputError
         A domain that no split has, or nothing to learn from.
     """
-    from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
     from isthmus.train.batches import BatchSettings
     from isthmus.train.loop import LoopSettings
     from isthmus.train.sequences import learn_mixture
@@ -139,23 +138,9 @@ def pretrain_sequence(
     used = [source for split in splits for source in Source.all_of(split, settings)]
     if not used:
         raise InputError("no training event in these domains", fix="name more domains or splits")
-    names = [sorted({n for s in used for n in getattr(s.material.places, kind)}) for kind in ("domains", "platforms")]
-    vectors = used[0].material.vectors
-    config = SequenceConfig(
-        width=0 if vectors is None else vectors.shape[1],
-        dim=settings.dim,
-        layers=settings.layers,
-        experts=settings.experts,
-        dropout=settings.dropout,
-        domains=[UNKNOWN, *names[0]],
-        platforms=[UNKNOWN, *names[1]],
-        views=float(settings.weights.get("views", 0.0)) / float(settings.weights["next"]),
-        encoder=used[0].encoder,
-    )
-    model = SequenceModel.seeded(config, settings.seed).begin_with(_directions(used, settings.dim))
-    if model.adaptor is not None:
-        model.adaptor.requires_grad_(not settings.keep_adaptor)
-    batches = BatchSettings(events=settings.batch, views=config.views > 0, seed=settings.seed)
+    model = _new(used, settings)
+    views = model.config.views > 0
+    batches = BatchSettings(events=settings.batch, views=views, alpha=settings.alpha, seed=settings.seed)
     loop = LoopSettings(
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -167,7 +152,7 @@ def pretrain_sequence(
     )
     watch = _judges(used, settings.persons, settings.shrink) if settings.persons else None
     materials = [source.material for source in used]
-    log = learn_mixture(model, materials, batches, settings.alpha, loop, folder=work, watch=watch)
+    log = learn_mixture(model, materials, batches, loop, folder=work, watch=watch)
     model.requires_grad_(True)
     said: Json = {
         "carrier": "sequence",
@@ -177,11 +162,34 @@ def pretrain_sequence(
         "data": [{"corpus": s.corpus.name, "fingerprint": s.corpus.fingerprint} for s in splits],
         "events": sum(source.material.histories.items.size for source in used),
         "items": sum(source.material.rows.size for source in used),
-        "encoder": config.encoder,
+        "encoder": model.config.encoder,
         "log": log.to_json(),
     }
     write_pretrained(model, out, said)
     return said
+
+
+def _new(sources: Sequence[Source], settings: SequencePretraining) -> SequenceModel:
+    """Return the model to train."""
+    from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
+
+    every = [source.material.places for source in sources]
+    vectors = sources[0].material.vectors
+    config = SequenceConfig(
+        width=0 if vectors is None else vectors.shape[1],
+        dim=settings.dim,
+        layers=settings.layers,
+        experts=settings.experts,
+        dropout=settings.dropout,
+        domains=[UNKNOWN, *sorted({name for places in every for name in places.domains})],
+        platforms=[UNKNOWN, *sorted({name for places in every for name in places.platforms})],
+        views=float(settings.weights.get("views", 0.0)) / float(settings.weights["next"]),
+        encoder=sources[0].encoder,
+    )
+    model: SequenceModel = SequenceModel.seeded(config, settings.seed).begin_with(_directions(sources, settings.dim))
+    if model.adaptor is not None:
+        model.adaptor.requires_grad_(not settings.keep_adaptor)
+    return model
 
 
 @dataclass(frozen=True)
