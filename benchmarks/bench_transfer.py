@@ -50,7 +50,7 @@ TARGETS = {
         "leave-last",
         "Toys",
         {"beauty_sports_toys": ("leave-last", ("Beauty", "Sports"))},
-        6,
+        4,
     ),
     "Beauty": (
         "beauty_sports_toys",
