@@ -223,6 +223,54 @@ def test_few_shot_wishes_are_checked() -> None:
             split.few_shot("films", keep=keep, share=share, seed=0)
 
 
+def of_films(split: Split) -> pl.Series:
+    return split.corpus.items["domain"].gather(split.events["item"]) == "films"
+
+
+def test_only_one_domain_leaves_its_events_as_they_are() -> None:
+    split = Split.make(corpus(LONG))
+    alone = split.only("films")
+    assert alone.events.equals(split.events.filter(of_films(split)))
+    assert alone.card["only"] == "films"
+    assert sum(alone.card["events"].values()) == alone.events.height  # type: ignore[attr-defined]
+    with pytest.raises(NotFoundError, match="did you mean 'films'"):
+        split.only("film")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 50), st.floats(0, 1), st.floats(0, 1))
+def test_thinning_turns_what_others_did_into_context(seed: int, one: float, other: float) -> None:
+    split = Split.make(corpus(LONG), valid_share=0.2, test_share=0.2)
+    teachers = []
+    for share in sorted((one, other)):
+        thin = split.thinned("films", share=share, seed=seed)
+        inside = of_films(split)
+        assert thin.events.drop("part").equals(split.events.drop("part")), "no event comes or goes"
+        changed = thin.events["part"] != split.events["part"]
+        assert inside.filter(changed).all()
+        assert (thin.events["part"].filter(changed) == CONTEXT).all()
+        assert not (split.events["part"].filter(changed) == TEST).any(), "the test part stays"
+        mine = thin.events.filter(inside & (pl.col("part") < TEST))["person"].unique()
+        assert not split.events.filter(changed)["person"].is_in(mine.implode()).any(), "all or nothing of a person"
+        teachers.append(set(mine.to_list()))
+    assert teachers[0] <= teachers[1], "shares are nested"
+
+
+def test_the_ends_of_thinning_are_nobody_and_everybody() -> None:
+    split = Split.make(corpus(LONG), valid_share=0.2, test_share=0.2)
+    assert split.thinned("films", share=1, seed=0).events.equals(split.events)
+    nobody = split.thinned("films", share=0, seed=0)
+    assert not nobody.events.filter(of_films(split) & (pl.col("part") < TEST)).height
+    assert nobody.card["thinned"] == {"domain": "films", "share": 0, "seed": 0}
+    shown = nobody.known(TEST).filter(part=CONTEXT)
+    assert shown.height == split.events.filter(of_films(split) & (pl.col("part") < TEST)).height, "shown as history"
+    some = {seed: split.thinned("films", share=0.5, seed=seed).events for seed in (0, 1)}
+    assert not some[0].equals(some[1])
+    for share in (-0.1, 1.1):
+        with pytest.raises(InputError, match="impossible"):
+            split.thinned("films", share=share, seed=0)
+
+
 def test_known_is_what_came_before_and_the_context() -> None:
     split = Split.make(corpus(LONG), valid_share=0.2, test_share=0.2)
     assert split.known(VALID).equals(split.events.filter(part=TRAIN))
