@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -145,6 +146,9 @@ def trial_(
     ] = 60.0,
     methods: Methods = None,
     members: Members = 1,
+    shuffled: Annotated[
+        bool, typer.Option("--shuffled", help="Train the carriers on shuffled histories too, as a control.")
+    ] = False,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -159,6 +163,7 @@ def trial_(
     domain = opened.corpus.require_domain(target)
     starts = read_starts(start or [], (domain,))
     how = TrialSettings(starts, seeds=seeds, budget=budget, methods=split_words(methods) or GROUND, members=members)
+    how = replace(how, shuffled=shuffled)
     done = trials(opened, domain, features_of(opened, how), how, wanted)
     made = report(done, opened)
     made.save(out)
