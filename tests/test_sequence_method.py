@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,3 +199,22 @@ def test_a_pre_trained_model_of_other_vectors_is_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match="vectors of length 6, the items have 4"):
         fitted(other, start=str(tmp_path))
     assert fitted(start=str(tmp_path)).models[0].config.dim == 8
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "sequence.md").read_text("utf-8")
+
+
+def test_the_example_of_the_page_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 1
+    exec(blocks[0], {})
+
+
+def test_the_page_tells_every_setting_and_its_default() -> None:
+    told: dict[str, str] = {}
+    for names, values in re.findall(r"^\| (`.*?`) \| ([^|]*) \|", PAGE, re.MULTILINE):
+        said = [value.strip() for value in values.split(", ")]
+        told |= dict(zip(re.findall(r"`(\w+)`", names), said, strict=False))
+    for name, value in SequenceCarrier.defaults.items():
+        expected = "none" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
+        assert told[name].strip("`") in (expected, f"{value:g}" if isinstance(value, float) else expected), name

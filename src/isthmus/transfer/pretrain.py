@@ -147,7 +147,7 @@ def pretrain_sequence(
         precision="bf16",
         seed=settings.seed,
         track=settings.track,
-        patience=3 if settings.persons else 0,
+        patience=max(3, round(settings.epochs / 2)) if settings.persons else 0,
         name="pretrain",
     )
     watch = _judges(used, settings.persons, settings.shrink) if settings.persons else None
