@@ -23,7 +23,6 @@ from isthmus.evaluate.protocol import judge
 from isthmus.model import collaborative
 from isthmus.model.base import Features, Setting, Settings, TrainingData
 from isthmus.model.collaborative import Ease
-from isthmus.train.methods import GROUND, METHODS
 from isthmus.model.popularity import Popularity
 from isthmus.recommender.readers import vocabulary
 from isthmus.split.cohorts import build_task
@@ -31,6 +30,7 @@ from isthmus.split.task import Task
 from isthmus.split.temporal import TEST, TRAIN, VALID, Split
 from isthmus.train import tune
 from isthmus.train.fit import FitSettings, Target, fit_target, task_names, training_data
+from isthmus.train.methods import GROUND, METHODS
 from isthmus.train.tune import Search, validate
 
 QUICK = FitSettings(methods=("popularity", "recent", "knn", "tfidf", "ease"), budget=30.0, seed=1)

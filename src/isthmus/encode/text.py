@@ -298,7 +298,7 @@ def load(folder: Path, *, bf16: bool, device: str, pooling: Pooling) -> Sentence
             "text models are not installed", where="encode", fix="pip install 'isthmus[text]'"
         ) from error
     options = {"dtype": torch.bfloat16 if bf16 else torch.float32, "use_safetensors": True}
-    with _quiet():
+    with quiet():
         try:
             if modules(folder) and pooling == "auto":
                 model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=options)
@@ -325,8 +325,8 @@ def _plain(folder: Path, pooling: Pooling, device: str, options: dict[str, objec
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' own bars and notes off the terminal while a model loads."""
+def quiet() -> Iterator[None]:
+    """Keep transformers' own bars and notes off the terminal."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from isthmus.encode.text import quiet
 from isthmus.errors import ArtefactError, InputError
 from isthmus.files import storage_errors
 from isthmus.model.inserts import insert, read_with_prefix
@@ -32,7 +33,6 @@ from isthmus.model.language_files import (
     find_base,
     load_backbone,
     load_tokenizer,
-    quiet,
 )
 from isthmus.model.objectives import WordHead, class_loss, following, pair_loss, words_loss
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
 
+from isthmus.encode.text import quiet
 from isthmus.encode.weights import locate, modules
 from isthmus.errors import ArtefactError
 from isthmus.files import read_json
@@ -179,17 +178,3 @@ def card_text(about: Mapping[str, str | list[str]], objectives: list[str], dim: 
         'Load with `LanguageModel.from_pretrained("this folder")` of `isthmus.model.language`.',
     ]
     return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' own bars and notes off the terminal."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from isthmus.data.sequences import Histories
+from isthmus.encode.text import quiet
 from isthmus.errors import InputError
 from isthmus.model.base import Features, Places, TrainingData
 from isthmus.model.catalogue import Catalogue
@@ -199,7 +200,8 @@ def _start(method: SequenceCarrier, material: Material, features: Features) -> S
     start, places = str(method.settings["start"]), material.places
     width = 0 if material.vectors is None else material.vectors.shape[1]
     if start:
-        loaded: SequenceModel = SequenceModel.from_pretrained(Path(start))
+        with quiet():
+            loaded: SequenceModel = SequenceModel.from_pretrained(Path(start))
         if loaded.config.width != width:
             raise InputError(
                 f"the pre-trained model reads vectors of length {loaded.config.width}, the items have {width}",

@@ -145,7 +145,7 @@ def targets(path: Path) -> list[str]:
 
 
 def _plain(path: Path, name: str) -> Path:
-    from isthmus.model.language_files import quiet
+    from isthmus.encode.text import quiet
     from isthmus.transfer.adapters import load_adapters
     from isthmus.transfer.strategies import plain
 

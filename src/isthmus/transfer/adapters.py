@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from isthmus.encode.text import quiet
 from isthmus.errors import ArtefactError, InputError, NotFoundError, nearest
 from isthmus.files import Json, new_folder, read_json, sha256, storage_errors, write_json
-from isthmus.model.language_files import quiet
 from isthmus.transfer.strategies import StrategySettings, carrier, rebuild
 
 FORMAT: Final = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+from isthmus.encode.text import quiet
 from isthmus.errors import ArtefactError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
 
@@ -18,7 +19,8 @@ CARD: Final = "isthmus.json"
 def write_pretrained(model: PreTrainedModel, path: Path, said: Json) -> None:
     """Write ``model`` to folder ``path``, whole or not at all, with a model card that says ``said``."""
     with new_folder(path) as folder:
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
         (folder / "README.md").write_text(_page(said), encoding="utf-8")
         files = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
         write_json(folder / CARD, {"format": FORMAT, **said, "files": files})
@@ -60,7 +62,6 @@ def load(path: Path) -> PreTrainedModel:
     ArtefactError
         See :func:`read_card`.
     """
-    from isthmus.model.language_files import quiet
     from isthmus.transfer.strategies import carrier
 
     kind = carrier(f"isthmus-{read_card(path)['carrier']}")
