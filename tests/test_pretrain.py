@@ -18,8 +18,10 @@ from tests.carried import TINY, pretrained, scene
 from isthmus.errors import ArtefactError, InputError
 from isthmus.model.sequence import SequenceModel
 from isthmus.split.temporal import TRAIN, VALID, Split
+from isthmus.train.fit import training_data
+from isthmus.train.methods import make
 from isthmus.train.weights import fingerprint, learned
-from isthmus.transfer.pretrain import SequencePretraining, Source, pretrain_sequence
+from isthmus.transfer.pretrain import SequencePretraining, Source, _judges, pretrain_sequence
 from isthmus.transfer.pretrained import CARD, read_card
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,24 @@ def test_the_card_tells_what_was_learned_from() -> None:
     assert card["items"] == 60
     assert "source (twin)" in (pretrained() / "README.md").read_text("utf-8")
     assert not [path for path in pretrained().iterdir() if path.suffix not in (".json", ".md", ".safetensors")]
+
+
+def test_only_what_was_learned_from_has_a_name_and_the_whitening_goes_along(tmp_path: Path) -> None:
+    pretrain_sequence([scene().split], tmp_path / "m", replace(TINY, shrink=0.5))
+    config = SequenceModel.from_pretrained(tmp_path / "m").config
+    assert config.domains == ["", "source"]
+    assert config.platforms == ["", "north"]
+    method = make("sequence", {"start": str(tmp_path / "m"), "epochs": 0, "ids": False})
+    method.fit(training_data(scene().split, VALID, "target", scene().features))
+    assert method.settings["shrink"] == 0.5
+
+
+def test_what_people_did_elsewhere_does_not_choose_the_epoch() -> None:
+    sources = Source.all_of(scene().split, TINY)
+    alone = scene().split.only("source")
+    model = SequenceModel.from_pretrained(pretrained())
+    both, one = (_judges(found, TINY)(model) for found in (sources, Source.all_of(alone, TINY)))
+    assert both == pytest.approx(one, abs=1e-6)
 
 
 def test_it_learns_to_rank_the_source() -> None:

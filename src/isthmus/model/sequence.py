@@ -57,6 +57,8 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
         If above 0, scores are ``scale`` times the cosine; if 0, plain products.
     views : float
         Weight of the contrastive loss between two views, where batches hold views.
+    shrink : float
+        Of the whitening of the vectors that the model was trained on.
     encoder : str
         Fingerprint of the encoder whose vectors the model reads.
     strategy : dict
@@ -78,6 +80,7 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
     n_items: int = 0
     scale: float = 0.0
     views: float = 0.1
+    shrink: float = 0.1
     encoder: str = ""
     strategy: dict[str, object] = field(default_factory=dict)
 

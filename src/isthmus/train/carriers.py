@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 import numpy as np
 
@@ -76,6 +76,9 @@ class SequenceCarrier(Method):
 
         places = data.features.places or Places.nameless(data.n_items)
         self.places, self.has_dates = places, data.dated
+        if self.settings["start"]:
+            config = read_json(Path(str(self.settings["start"])) / "config.json", what="pre-trained model")
+            self.settings["shrink"] = cast("float", config.get("shrink", self.settings["shrink"]))
         self.whitenings = whitenings(data.features, self.number("shrink"))
         vectors = apply(self.whitenings, data.features)
         self.models, self.tables = [], []

@@ -150,7 +150,7 @@ def pretrain_sequence(
         patience=max(3, round(settings.epochs / 2)) if settings.persons else 0,
         name="pretrain",
     )
-    watch = _judges(used, settings.persons, settings.shrink) if settings.persons else None
+    watch = _judges(used, settings) if settings.persons else None
     materials = [source.material for source in used]
     log = learn_mixture(model, materials, batches, loop, folder=work, watch=watch)
     model.requires_grad_(True)
@@ -173,7 +173,7 @@ def _new(sources: Sequence[Source], settings: SequencePretraining) -> SequenceMo
     """Return the model to train."""
     from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
 
-    every = [source.material.places for source in sources]
+    platforms = {name for source in sources for name in source.platforms}
     vectors = sources[0].material.vectors
     config = SequenceConfig(
         width=0 if vectors is None else vectors.shape[1],
@@ -181,8 +181,9 @@ def _new(sources: Sequence[Source], settings: SequencePretraining) -> SequenceMo
         layers=settings.layers,
         experts=settings.experts,
         dropout=settings.dropout,
-        domains=[UNKNOWN, *sorted({name for places in every for name in places.domains})],
-        platforms=[UNKNOWN, *sorted({name for places in every for name in places.platforms})],
+        domains=[UNKNOWN, *sorted({source.domain for source in sources})],
+        platforms=[UNKNOWN, *sorted(platforms)],
+        shrink=settings.shrink,
         views=float(settings.weights.get("views", 0.0)) / float(settings.weights["next"]),
         encoder=sources[0].encoder,
     )
@@ -215,6 +216,12 @@ class Source:
     material: Material
     encoder: str
     domain: str
+
+    @property
+    def platforms(self) -> set[str]:
+        """Platforms with an event that is learned from."""
+        places = self.material.places
+        return {places.platforms[place] for place in np.unique(places.platform[self.material.met])}
 
     @classmethod
     def all_of(cls, split: Split, settings: SequencePretraining) -> list[Source]:
@@ -256,19 +263,24 @@ def _require(splits: Sequence[Split], domains: Sequence[str]) -> None:
             raise InputError(f"no domain '{domain}'{nearest(domain, known)}", fix=f"domains: {', '.join(known)}")
 
 
-def _judges(sources: Sequence[Source], persons: int, shrink: float) -> Callable[[SequenceModel], float]:
-    """Return what gives the mean validation NDCG@10 over all source domains that have validation events."""
-    tasks = [
-        (source, build_task(source.split, VALID, source.domain, most=persons))
-        for source in sources
-        if not is_unseen(source.split, source.domain)
-    ]
+def _judges(sources: Sequence[Source], settings: SequencePretraining) -> Callable[[SequenceModel], float]:
+    """Return what gives the mean validation NDCG@10 over all source domains that have validation events.
+
+    Persons are shown with their events in the domains that are learned from, and no others.
+    """
+    tasks = []
+    for source in sources:
+        if not is_unseen(source.split, source.domain):
+            task = build_task(source.split, VALID, source.domain, most=settings.persons)
+            domains = source.split.corpus.items["domain"]
+            known = domains.is_in(settings.domains or source.split.corpus.domains).to_numpy()
+            tasks.append((source, replace(task, histories=task.histories.keep(known[task.histories.items]))))
 
     def watch(model: SequenceModel) -> float:
         catalogues, group = model.catalogues, model.group
         found = []
         for source, task in tasks:
-            found.append(validate(SequenceCarrier.wrap(model, source.data, shrink), task))
+            found.append(validate(SequenceCarrier.wrap(model, source.data, settings.shrink), task))
         model.catalogues, model.group = catalogues, group
         return float(np.mean(found)) if found else 0.0
 
