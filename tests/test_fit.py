@@ -201,11 +201,7 @@ def test_a_spent_budget_leaves_methods_out_and_says_so(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    order = {"slow": Slow, **{name: kind for name, kind in METHODS.items() if name != "slow"}}
-    for name in list(METHODS):
-        monkeypatch.delitem(METHODS, name)
-    for name, kind in order.items():
-        monkeypatch.setitem(METHODS, name, kind)
+    monkeypatch.setattr("isthmus.train.fit.METHODS", {"slow": Slow, **METHODS})
     monkeypatch.setattr(Slow, "pause", 0.3)
     chosen = FitSettings(methods=("slow", "knn", "ease"), budget=0.1, refit=False)
     with caplog.at_level(logging.WARNING, logger="isthmus"):
