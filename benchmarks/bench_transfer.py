@@ -23,7 +23,7 @@ import torch
 
 import isthmus as im
 from bench_methods import corpus_of
-from isthmus.evaluate.compare import everybody, summarise
+from isthmus.evaluate.compare import everybody
 from isthmus.evaluate.verdict import Verdict
 from isthmus.pipeline.trials import Trial, TrialSettings, trial
 from isthmus.recommender.readers import Readers, vocabulary
@@ -97,18 +97,16 @@ def pretrained(target: str, work: Path, seed: int) -> Path:
 
 
 def table(found: Trial) -> list[dict[str, object]]:
-    """Return one row an arm: the mean of its seeds with the interval over people of the first one."""
+    """Return one row an arm: the mean of its seeds with the interval over people."""
     rows = []
     for name, outcomes in found.arms.items():
         whole = everybody(found.task)
-        first = summarise(outcomes, whole, ["ndcg@10"])[:1] if len(outcomes) == 1 else None
         means = {metric: float(np.mean([out.mean(metric) for out in outcomes])) for metric in METRICS}
         values = np.mean([whole.values(out, ["ndcg@10"])[:, 0] for out in outcomes], axis=0)
         rng = np.random.default_rng(0)
         draws = [values[rng.integers(values.size, size=values.size)].mean() for _ in range(1000)]
         spread = float(np.std([out.mean("ndcg@10") for out in outcomes]))
         low, high = np.quantile(draws, [0.025, 0.975])
-        del first
         rows.append({"arm": name, "seeds": len(outcomes), **means, "low": low, "high": high, "seed_sd": spread})
     return rows
 

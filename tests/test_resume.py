@@ -24,7 +24,7 @@ from torch import Tensor
 
 from isthmus.errors import InputError, StorageError, TrainingError
 from isthmus.train import checkpoints
-from isthmus.train.checkpoints import Checkpoints
+from isthmus.train.checkpoints import Checkpoints, run_identity
 from isthmus.train.loop import LoopLog, LoopSettings, train
 from isthmus.train.weights import fingerprint, learned
 
@@ -177,6 +177,15 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
 
 def larger() -> TinyModel:
     return TinyModel(TinyConfig(dim=4))
+
+
+def test_other_data_is_noticed_inside_nested_batches_too() -> None:
+    def identity(value: float) -> object:
+        batch = {"parts": [{"objective": "mlm", "weight": 1.0, "input_ids": torch.full((2, 3), value)}]}
+        return run_identity(tiny(), batch, "settings")["data"]
+
+    assert identity(1.0) == identity(1.0)
+    assert identity(1.0) != identity(2.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -76,8 +76,20 @@ def run_identity(model: nn.Module, first_batch: Mapping[str, torch.Tensor], sett
         "settings": settings,
         "model": hashlib.sha256(text.encode()).hexdigest()[:16],
         "first weights": fingerprint(model.state_dict()),
-        "data": fingerprint({name: value for name, value in first_batch.items() if isinstance(value, torch.Tensor)}),
+        "data": fingerprint(dict(_tensors(first_batch))),
     }
+
+
+def _tensors(part: object, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor of a batch with its path; batches of several objectives hold lists of batches."""
+    if isinstance(part, torch.Tensor):
+        yield name, part
+    elif isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _tensors(value, f"{name}/{key}")
+    elif isinstance(part, (list, tuple)):
+        for place, value in enumerate(part):
+            yield from _tensors(value, f"{name}/{place}")
 
 
 class Checkpoints:
