@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from isthmus.errors import DataError, NotFoundError
+from isthmus.errors import DataError, NotFoundError, nearest
+from isthmus.recommender.consents import empty_consents
 from isthmus.split.temporal import TEST, Split
 from isthmus.types import EVENT_WEIGHTS, EVENTS
 
@@ -18,29 +19,39 @@ class People:
     Parameters
     ----------
     accounts : polars.DataFrame
-        platform, user, person (u32).
+        platform, user, person (u32), name: the person's external name. Without the column ``name`` (models of format
+        1) a person is called like its first account, ``PLATFORM:USER``.
     events : polars.DataFrame
         person, item, event, weight, ts: the taste events known, sorted by person and time.
+    consents : polars.DataFrame
+        What people said about the use of their events; see :mod:`isthmus.recommender.consents`.
     """
 
     accounts: pl.DataFrame
     events: pl.DataFrame
+    consents: pl.DataFrame = field(default_factory=empty_consents)
+
+    def __post_init__(self) -> None:
+        """Name persons whose name is not known."""
+        if "name" not in self.accounts.columns:
+            named = self.accounts.with_columns(name=_account().min().over("person"))
+            object.__setattr__(self, "accounts", named)
 
     @classmethod
     def of(cls, split: Split) -> People:
         """Return everybody of a split with any event, and all events but those of the test part."""
         corpus = split.corpus
-        persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")
+        persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")  # the place is the number
         active = corpus.identities.join(corpus.events, on=["platform", "user"], how="semi")
         here = corpus.identities.join(active, on="person", how="semi", maintain_order="left")
         accounts = here.join(persons, on="person", maintain_order="left")
         return cls(
-            accounts.select("platform", "user", person="index"),
+            accounts.select("platform", "user", person="index", name="person"),
             split.known(TEST).select("person", "item", "event", "weight", "ts"),
         )
 
     def find(self, users: pl.DataFrame) -> pl.DataFrame:
-        """Return platform, user, person of the accounts asked for; those never seen get persons without events."""
+        """Return platform, user, person, name of the accounts asked for; those never seen are persons of their own."""
         lacking = {"platform", "user"} - set(users.columns)
         if lacking:
             raise DataError(f"lacks column(s) {', '.join(sorted(lacking))}", where="users", fix="give platform, user")
@@ -49,7 +60,23 @@ class People:
         first = self._persons()
         unknown = found["person"].is_null()
         numbers = (unknown.cum_sum() - 1 + first).cast(pl.UInt32)
-        return found.with_columns(person=pl.when(unknown).then(numbers).otherwise(pl.col("person")))
+        return found.with_columns(
+            person=pl.when(unknown).then(numbers).otherwise(pl.col("person")), name=pl.col("name").fill_null(_account())
+        )
+
+    def person(self, name: str) -> pl.DataFrame:
+        """Return the accounts of the person called ``name``: platform, user, person, name.
+
+        Raises
+        ------
+        NotFoundError
+            Nobody has that name.
+        """
+        found = self.accounts.filter(pl.col("name") == name)
+        if found.is_empty():
+            hint = nearest(name, self.accounts["name"].unique().sort().head(10_000).to_list())
+            raise NotFoundError(f"no person '{name}'{hint}", where="accounts", fix="or name an account: PLATFORM:USER")
+        return found
 
     def _persons(self) -> int:
         """Return the first person number that nobody has."""
@@ -86,4 +113,9 @@ class People:
             ts=pl.lit(latest).cast(self.events.schema["ts"]) + pl.duration(seconds=pl.int_range(1, pl.len() + 1)),
         )
         together = pl.concat([self.events, added]).sort("person", "ts", maintain_order=True)
-        return People(grown, together)
+        return replace(self, accounts=grown, events=together)
+
+
+def _account() -> pl.Expr:
+    """Return ``PLATFORM:USER``."""
+    return pl.concat_str("platform", "user", separator=":")

@@ -19,12 +19,16 @@ from isthmus.errors import ArtefactError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
 from isthmus.model.base import Features, Method, Places, Settings, State
 from isthmus.model.blend import Blend
+from isthmus.recommender.consents import FILE as CONSENTS
+from isthmus.recommender.consents import read_consents, with_consents, write_consents
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers
 from isthmus.train.fit import Target
 from isthmus.train.methods import make
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+#: Format 1 had no names of persons and no consents.
+READS: Final = (1, 2)
 MANIFEST: Final = "model.json"
 FIX: Final = "fit it again"
 
@@ -58,7 +62,11 @@ class Content:
 
 
 def write(content: Content, path: Path) -> None:
-    """Write ``content`` to folder ``path``, whole or not at all."""
+    """Write ``content`` to folder ``path``, whole or not at all.
+
+    What people said in a model that stood there stays: it is theirs, and a new model does not take it back.
+    """
+    consents = with_consents(read_consents(path), content.people.consents)
     with new_folder(path) as folder:
         content.items.write_parquet(folder / "items.parquet")
         content.people.accounts.write_parquet(folder / "accounts.parquet")
@@ -75,6 +83,7 @@ def write(content: Content, path: Path) -> None:
             "targets": targets,
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
+        write_consents(consents, folder)  # without a checksum: people change their minds, the model stays
         write_json(folder / MANIFEST, manifest)
 
 
@@ -87,10 +96,15 @@ def read(path: Path) -> Content:
         No model there, a file is missing or was changed, or it has another format version.
     """
     manifest = read_json(path / MANIFEST, what="model")
-    if manifest.get("format") != FORMAT:
-        raise ArtefactError(f"model format {manifest.get('format')}, this version reads {FORMAT}", where=path, fix=FIX)
+    if manifest.get("format") not in READS:
+        read_ones = " and ".join(map(str, READS))
+        raise ArtefactError(
+            f"model format {manifest.get('format')}, this version reads {read_ones}", where=path, fix=FIX
+        )
     try:
         _check(path, cast("Mapping[str, str]", manifest["files"]))
+        if manifest["format"] != 1 and not (path / CONSENTS).is_file():
+            raise ArtefactError(f"{CONSENTS} is missing: nobody's ban is known", where=path, fix=FIX)
         return _read(path, manifest)
     except (KeyError, TypeError, ValueError, OSError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error
@@ -122,7 +136,9 @@ def _read(path: Path, manifest: Json) -> Content:
     return Content(
         {target.domain: target for target in targets},
         items,
-        People(pl.read_parquet(path / "accounts.parquet"), pl.read_parquet(path / "events.parquet")),
+        People(
+            pl.read_parquet(path / "accounts.parquet"), pl.read_parquet(path / "events.parquet"), read_consents(path)
+        ),
         readers,
         features,
         cast("Json", manifest["card"]),
