@@ -19,7 +19,7 @@ from isthmus.cli.main import app
 from isthmus.data.simulate import write_town
 from isthmus.log import logger
 
-COLUMNS = ["platform", "user", "domain", "item", "rank", "score"]
+COLUMNS = ["platform", "user", "domain", "item", "rank", "score", "item_platform"]
 #: Verb -> flags of the contract.
 CONTRACT = {
     "data import": {"--out"},
@@ -46,6 +46,7 @@ CONTRACT = {
     "compare": {"--out"},
     "recommend": {"--users", "--target", "-k", "--exclude-seen", "--include-seen", "--events", "--items", "--out"},
     "similar": {"--item", "-k"},
+    "profile": {"--person", "--account", "--language", "--out"},
     "demo": {"--out"},
     "run": {"--out"},
     "doctor": set(),

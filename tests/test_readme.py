@@ -99,7 +99,7 @@ def test_every_command_and_program_works_in_order(tmp_path: Path, monkeypatch: p
         done = runner.invoke(app, command.split()[1:])
         assert done.exit_code == 0, f"{command}\n{done.output}"
     lists = pl.read_parquet("out/recs.parquet")
-    assert lists.columns == ["platform", "user", "domain", "item", "rank", "score"]
+    assert lists.columns == ["platform", "user", "domain", "item", "rank", "score", "item_platform"]
     assert set(lists["domain"]) == {"books", "films"}
     some = pl.read_csv("some.csv", infer_schema=False)
     assert set(some["user"]) == {"0000007", "never-seen-before"}
@@ -126,4 +126,12 @@ def test_the_quickstart_uses_the_same_files_and_verbs(tmp_path: Path, monkeypatc
     for command in commands(page):
         done = CliRunner().invoke(app, command.split()[1:])
         assert done.exit_code == 0, f"{command}\n{done.output}"
-    assert pl.read_ndjson("recs.jsonl").columns == ["platform", "user", "domain", "item", "rank", "score"]
+    assert pl.read_ndjson("recs.jsonl").columns == [
+        "platform",
+        "user",
+        "domain",
+        "item",
+        "rank",
+        "score",
+        "item_platform",
+    ]

@@ -77,7 +77,7 @@ def users(*keys: tuple[str, str]) -> pl.DataFrame:
 def test_everybody_gets_a_full_list(twin: tuple[Split, Recommender]) -> None:
     split, recommender = twin
     lists = recommender.recommend(k=7)
-    assert lists.columns == ["platform", "user", "domain", "item", "rank", "score"]
+    assert lists.columns == ["platform", "user", "domain", "item", "rank", "score", "item_platform"]
     accounts = split.corpus.identities.select("platform", "user")
     assert set(accounts["platform"]) == {"north", "south"}, "also those known from the other platform"
     assert lists.select("platform", "user").unique().sort("platform", "user").equals(accounts.sort("platform", "user"))

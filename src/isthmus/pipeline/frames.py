@@ -10,7 +10,7 @@ import polars as pl
 from isthmus.errors import DataError, InputError, nearest
 from isthmus.files import new_file
 
-LISTS: Final = ("platform", "user", "domain", "item", "rank", "score")
+LISTS: Final = ("platform", "user", "domain", "item", "rank", "score", "item_platform")
 _READ: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _WRITTEN: Final = (".parquet", ".csv", ".jsonl")
 

@@ -14,19 +14,17 @@ from isthmus.data.tables import conform
 from isthmus.errors import DataError, InputError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.files import Json
-from isthmus.log import progress
 from isthmus.model.base import Features
 from isthmus.recommender import store
+from isthmus.recommender.listing import Lister, Rules
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers, stack, vocabulary
 from isthmus.recommender.store import Content
 from isthmus.split.temporal import TRAIN, VALID, Split
 from isthmus.train.fit import FitSettings, Target, fit_target
 from isthmus.transfer.zero import fit_unseen, is_unseen
-from isthmus.types import Floats, Ints
+from isthmus.types import Floats
 
-#: Persons scored at a time.
-BLOCK = 512
 #: Methods that say nothing about what an item is like.
 NOT_ABOUT_ITEMS = ("popularity", "recent")
 
@@ -158,6 +156,7 @@ class Recommender:
         k: int = 10,
         exclude_seen: bool = True,
         events: pl.DataFrame | None = None,
+        rules: Rules | None = None,
     ) -> pl.DataFrame:
         """Return a list of ``k`` items for each account and domain.
 
@@ -175,11 +174,15 @@ class Recommender:
         events : polars.DataFrame, optional
             What happened since: columns platform, user, item and, optional, event and ts. Newer than all that is
             known, in the order given; of persons known or new. Nothing is learned again.
+        rules : Rules, optional
+            Consents, one edition of a work, lists by platform, calibration. What people forbade in the model's
+            consents holds in any case.
 
         Returns
         -------
         polars.DataFrame
-            platform, user (as they came in), domain, item, rank (from 1), score; best first.
+            platform, user (as they came in), domain, item, rank (from 1), score, item_platform (where the item is);
+            best first.
         """
         if k < 1:
             raise InputError(f"k = {k}", fix="ask for at least one item")
@@ -187,11 +190,14 @@ class Recommender:
         accounts = people.accounts if users is None else people.find(users)
         persons = accounts["person"].unique().sort().to_numpy().astype(np.int64)
         domains = [self._target(target).domain] if target is not None else sorted(self.targets)
-        lists = [self._lists(people, persons, domain, k, exclude_seen) for domain in domains]
+        lister = Lister(self.content, people, rules or Rules(), k=k, exclude_seen=exclude_seen, domains=domains)
+        lists = lister.lists(persons)
+        where = self.items.select("item", item_platform="platform")[lists["index"]]
+        order = ["platform", "user", "domain", *(["item_platform"] if lister.rules.by_platform else []), "rank"]
         return (
-            accounts.join(pl.concat(lists), on="person", how="inner", maintain_order="left_right")
-            .sort("platform", "user", "domain", "rank", maintain_order=True)
-            .select("platform", "user", "domain", "item", "rank", "score")
+            accounts.join(lists.hstack(where), on="person", how="inner", maintain_order="left_right")
+            .sort(order, maintain_order=True)
+            .select("platform", "user", "domain", "item", "rank", "score", "item_platform")
         )
 
     def similar(self, platform: str, item: str, *, k: int = 10) -> pl.DataFrame:
@@ -266,25 +272,6 @@ class Recommender:
         if found.size == 0:
             raise NotFoundError(f"no item '{platform}:{item}'", where="items", fix="write it as PLATFORM:ID")
         return int(found[0])
-
-    def _lists(self, people: People, persons: Ints, domain: str, k: int, exclude_seen: bool) -> pl.DataFrame:
-        """Return person, domain, item, rank, score for every person."""
-        target = self.targets[domain]
-        histories = Histories.from_frame(people.events, persons)
-        tables = []
-        with progress(f"recommend {domain}", persons.size) as advance:
-            for start in range(0, max(persons.size, 1), BLOCK):
-                some = histories.take(np.arange(start, min(start + BLOCK, persons.size)))
-                scores = target.blend.score(target.methods, some, target.new)
-                if exclude_seen:
-                    place = np.searchsorted(target.items, some.items)
-                    place[place == target.items.size] = 0
-                    seen = target.items[place] == some.items
-                    scores[some.rows[seen], place[seen]] = -np.inf
-                table = self._named(target, top_k(scores, min(k, target.items.size)), scores)
-                tables.append(table.with_columns(person=pl.Series(persons).gather(table["row"] + start)))
-                advance(len(some))
-        return pl.concat(tables).select("person", "domain", "item", "rank", "score")
 
     def _named(self, target: Target, top: np.ndarray, scores: Floats) -> pl.DataFrame:
         """Return one row a listed item: row, rank, score, domain and the item's platform, id and title."""
