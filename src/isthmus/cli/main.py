@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from isthmus.cli import data, doctor, judge, learn, lists, search, splits, transfer, whole
+from isthmus.cli import data, doctor, judge, learn, lists, people, search, splits, transfer, whole
 from isthmus.cli.show import fail
 from isthmus.errors import IsthmusError
 
@@ -78,7 +78,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (data.verbs, splits.app, learn.app, search.app, transfer.app, judge.app, lists.app, whole.app, doctor.app):
+for group in (
+    data.verbs,
+    splits.app,
+    learn.app,
+    search.app,
+    transfer.app,
+    judge.app,
+    lists.app,
+    people.app,
+    whole.app,
+    doctor.app,
+):
     app.add_typer(group)
 
 
