@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Final, TypeAlias
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from isthmus.data.sequences import Histories
+from isthmus.encode.graph import Neighbours
 from isthmus.errors import InputError
 from isthmus.types import Bools, Floats, Indices
 
@@ -82,12 +83,19 @@ class Features:
         Domain and platform of each item.
     texts : tuple of str, optional
         Text of each item, N; empty where there is none.
+    graph : Neighbours, optional
+        Entities of a knowledge graph that each item is tied to.
+    more : mapping of str to float32 array (N, D)
+        Other vectors of the items by modality (``image``, ``audio``, ``video``, ``told``); a row of zeros for an item
+        without.
     """
 
     text: sparse.csr_array | None = None
     vectors: Floats | None = None
     places: Places | None = None
     texts: tuple[str, ...] | None = None
+    graph: Neighbours | None = None
+    more: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
