@@ -7,6 +7,7 @@ from typing import Final
 
 from isthmus.errors import InputError, nearest
 from isthmus.model.base import Method, Setting
+from isthmus.model.bridge import Bridge
 from isthmus.model.collaborative import CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
@@ -27,6 +28,7 @@ METHODS: Final[dict[str, type[Method]]] = {
         Als,
         HybridFm,
         Bpr,
+        Bridge,
         SequenceCarrier,
         LanguageCarrier,
     )
@@ -35,7 +37,7 @@ METHODS: Final[dict[str, type[Method]]] = {
 #: The methods that need a neural network to be trained, and can carry what was learned elsewhere; and the others,
 #: which take part unless others are named.
 CARRIERS: Final = ("sequence", "language")
-GROUND: Final = tuple(name for name in METHODS if name not in CARRIERS)
+GROUND: Final = tuple(name for name in METHODS if name not in (*CARRIERS, Bridge.name))
 
 
 def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:

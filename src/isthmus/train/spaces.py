@@ -132,6 +132,15 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
     },
     "bpr": {"dim": _DIM, "iterations": Range(10, 200, log=True), "decay": _DECAY, "sources": _SOURCES},
+    "bridge": {
+        "kind": Choice(("ridge", "meta")),
+        "dim": _DIM,
+        "l2": Range(1.0, 1000.0, log=True),
+        "text": Range(0.0, 1.0),
+        "fame": Range(0.0, 1.0),
+        "decay": _DECAY,
+        "epochs": Range(1, 20, log=True),
+    },
     "sequence": {
         "ids": Choice((True, False)),
         "sources": _SOURCES,
