@@ -11,6 +11,7 @@ import polars as pl
 
 from isthmus import log
 from isthmus.data.corpus import Corpus, seal
+from isthmus.data.graph_notes import graph_notes
 from isthmus.data.identity import resolve
 from isthmus.data.idmaps import IdMaps
 from isthmus.data.ingest_events import EventIngest
@@ -18,6 +19,7 @@ from isthmus.data.ingest_rejects import Rejects
 from isthmus.data.ingest_store import ROWS_IN_MEMORY, EventStore
 from isthmus.data.ingest_tables import TableIngest
 from isthmus.data.ingest_write import EventWriter, Written
+from isthmus.data.media import folders_of
 from isthmus.data.sources.readers import read_source
 from isthmus.data.spec import Source, Spec, read_spec
 from isthmus.data.tables import conform
@@ -98,14 +100,17 @@ class _Run:
         items = self.tables.table("items")
         writer = EventWriter(self.events, items.select("platform", "item"))
         written = writer.write(self.folder / "events.parquet")
-        conform("items", self._all_items(items, writer)).write_parquet(self.folder / "items.parquet")
+        items = conform("items", self._all_items(items, writer))
+        items.write_parquet(self.folder / "items.parquet")
         identities, report = resolve(written.accounts, self.tables.links)
         conform("identities", identities).write_parquet(self.folder / "identities.parquet")
-        for name in ("users", "edges", "links"):
-            conform(name, self.tables.table(name)).write_parquet(self.folder / f"{name}.parquet")
+        others = {name: conform(name, self.tables.table(name)) for name in ("users", "edges", "links")}
+        for name, table in others.items():
+            table.write_parquet(self.folder / f"{name}.parquet")
+        graph = graph_notes(others["edges"], others["links"], items)
         self.rejects.close()
         shutil.rmtree(self.folder / "scratch", ignore_errors=True)
-        seal(self.folder, name=self.spec.name, notes=self._notes(report, written))
+        seal(self.folder, name=self.spec.name, notes={**self._notes(report, written), "graph": graph})
 
     def _all_items(self, items: pl.DataFrame, writer: EventWriter) -> pl.DataFrame:
         """Return the items table with the items that only events know, if the spec keeps them."""
@@ -135,6 +140,7 @@ class _Run:
             "cleaning": {rule: count for rule, count in sorted(self.rejects.cleaned.items()) if count},
             "rejects": dict(sorted(self.rejects.rejected.items())),
             "sources": self.sources,
+            "folders": folders_of(self.spec.source, self.spec_path),
             "identity": identities,
             "events_read": self.events.store.rows,
             "events_kept": written.rows,

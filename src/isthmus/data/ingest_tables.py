@@ -14,6 +14,7 @@ from isthmus.data.identity import Links, hashed
 from isthmus.data.idmaps import IdMaps
 from isthmus.data.ingest_columns import check_columns, filled, instants, joined
 from isthmus.data.ingest_rejects import Rejects
+from isthmus.data.media import named
 from isthmus.data.sources.base import LINE, Batch
 from isthmus.data.spec import Source, Spec
 from isthmus.data.spec_checks import COLUMNS
@@ -133,6 +134,7 @@ def _shape(batch: Batch, source: Source, maps: IdMaps) -> pl.DataFrame:
             columns[name] = _attributes(frame, names, source)
         else:
             columns[name] = filled(joined(frame, names), source.nulls)
+    columns |= {name: named(columns[name], template) for name, template in source.files.items()}
     for name, constant in (("platform", source.platform), ("domain", source.domain), ("relation", source.relation)):
         if name in _wanted(source) and name not in columns:
             columns[name] = pl.lit(constant, dtype=pl.String)

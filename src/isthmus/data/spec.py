@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from isthmus.config import Settings, parse, read_toml
+from isthmus.data.media import check_template
 from isthmus.data.spec_checks import check_columns, check_labels, check_place
 from isthmus.errors import SpecError, nearest
 from isthmus.types import EVENTS
@@ -175,6 +176,7 @@ class Source(Settings):
     separator: str | None = Field(default=None, min_length=1)
     collect: bool = False
     relation: str | None = None
+    files: Mapping[Literal["image", "audio"], str] = {}
     prefix: Prefix = Prefix()
     sequence: Sequence = Sequence()
     item_maps: tuple[IdMap, ...] = ()
@@ -196,6 +198,14 @@ class Source(Settings):
             if event not in (*EVENTS, IGNORE):
                 raise ValueError(_no_event(event))
         return events
+
+    @field_validator("files")
+    @classmethod
+    def _templates(cls, files: Mapping[str, str]) -> Mapping[str, str]:
+        for problem in map(check_template, files.values()):
+            if problem:
+                raise ValueError(problem)
+        return files
 
     @field_validator("scale")
     @classmethod

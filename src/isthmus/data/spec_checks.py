@@ -53,6 +53,9 @@ def check_columns(source: Source) -> str:
         if name not in (*required, *optional):
             known = ", ".join((*required, *optional))
             return f"columns.{name} has no meaning for kind {source.kind}; it knows {known}"
+    for name in source.files:
+        if name not in mapping or source.kind != "items":
+            return f"files.{name} needs kind items and columns.{name} (which column goes into the name?)"
     missing = [name for name in required if name not in mapping]
     if missing:
         return f"kind {source.kind} needs columns.{missing[0]} (which column holds the {missing[0]}?)"

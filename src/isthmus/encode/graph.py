@@ -187,9 +187,9 @@ class Graph:
             parts.append(_step(own, start, end, kind + np.int32(offset)))
         if two_steps:
             parts.append(self._far(own, parts[1:], len(self.relations) - 1))
-        columns = [np.concatenate([part[place] for part in parts]) for place in range(3)]
+        item, kinds, ends = (np.concatenate([part[place] for part in parts]) for place in range(3))
         value = np.concatenate([part[3] for part in parts])
-        return Neighbours(*columns, value, items.height, self.entities.len(), self.relations)
+        return Neighbours(item, kinds, ends, value, items.height, self.entities.len(), self.relations)
 
     def _far(self, own: sparse.csr_array, near: Sequence[Ties], kind: int) -> Ties:
         """Return the ties over one entity that is no hub, to entities that are not tied more closely."""
