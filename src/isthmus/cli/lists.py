@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
+from isthmus.cli.show import Json, Verbose, put_json, table, wants_json
 from isthmus.errors import InputError
 
 app = typer.Typer()
@@ -20,46 +20,91 @@ Items = Annotated[
 ]
 
 
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Where the lists go: .parquet, .csv or .jsonl; or name one person."),
+]
+Users = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Accounts (platform, user); default everybody. Unknown ones are served."),
+]
+Person = Annotated[str | None, typer.Option(metavar="NAME", help="One person: all lists on screen, by platform.")]
+Account = Annotated[str | None, typer.Option(metavar="PLATFORM:USER", help="The same by one account of the person.")]
+Domain = Annotated[str | None, typer.Option(metavar="DOMAIN", help="One domain; default all.")]
+Seen = Annotated[bool, typer.Option("--exclude-seen/--include-seen", help="Whether items of the history are left out.")]
+Since = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What happened since (platform, user, item, event), oldest first.")
+]
+WorksFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="One edition of a work: reviewed pairs (isthmus works), or auto, or none. "
+        "Default: auto for one person, none for everybody.",
+    ),
+]
+MetElsewhere = Annotated[
+    bool, typer.Option("--met-elsewhere/--not-met-elsewhere", help="Whether other editions of works met may be listed.")
+]
+Consents = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What people allow and forbid, on top of what the model keeps."),
+]
+Calibrate = Annotated[
+    float, typer.Option(metavar="WEIGHT", min=0, max=1, help="How much a list keeps to the person's shares of themes.")
+]
+
+
 @app.command("recommend")
 def recommend_(
     model: Folder,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the lists go: .parquet, .csv or .jsonl.")],
-    users: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Accounts (platform, user); default everybody. Unknown ones are served."),
-    ] = None,
-    target: Annotated[str | None, typer.Option(metavar="DOMAIN", help="One domain; default all.")] = None,
+    out: Out = None,
+    users: Users = None,
+    person: Person = None,
+    account: Account = None,
+    target: Domain = None,
     k: Length = 10,
-    exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen/--include-seen", help="Whether items of the history are left out.")
-    ] = True,
-    events: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What happened since (platform, user, item, event), oldest first."),
-    ] = None,
+    exclude_seen: Seen = True,
+    events: Since = None,
     items: Items = None,
+    works: WorksFile = None,
+    met_elsewhere: MetElsewhere = False,
+    consents: Consents = None,
+    calibrate: Calibrate = 0.0,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
-    """Write a list for every account and domain: platform, user, domain, item, rank, score."""
-    from isthmus.pipeline.frames import check_lists_path, read_events, read_items, read_users, write_lists
-    from isthmus.recommender import Recommender
+    """Write a list for every account and domain: platform, user, domain, item, rank, score, item_platform.
 
-    check_lists_path(out)
+    With --person or --account: show all lists of one person, one for each domain and platform, and how consistent
+    they are.
+    """
+    from isthmus.cli import persons
+    from isthmus.pipeline.frames import check_lists_path, read_consents, read_events, read_items, read_users
+    from isthmus.recommender import Recommender
+    from isthmus.recommender.listing import Rules
+
+    alone = person is not None or account is not None
+    if out is None and not alone:
+        raise InputError("no place for the lists", fix="give --out FILE, or name one person with --person or --account")
+    if users is not None and alone:
+        raise InputError("--users and one person are both given", fix="give one of them")
+    if out is not None:
+        check_lists_path(out)
     asked = None if users is None else read_users(users)
     since = None if events is None else read_events(events)
     added = None if items is None else read_items(items)
+    said = None if consents is None else read_consents(consents)
     opened = Recommender.open(model)
     if added is not None:
         opened = opened.add_items(added)
-    lists = opened.recommend(asked, target=target, k=k, exclude_seen=exclude_seen, events=since)
-    write_lists(lists, out)
-    accounts = lists.select("platform", "user").unique().height
-    if wants_json():
-        domains = lists["domain"].unique().sort().to_list()
-        put_json({"lists": str(out), "accounts": accounts, "rows": lists.height, "domains": domains})
-        return
-    say(f"{accounts:,} accounts, {lists.height:,} places: {out}")
+    pairs = persons.pairs_of(works or ("auto" if alone else "none"), opened)
+    rules = Rules(alone, pairs, met_elsewhere, said, calibrate)
+    ask = persons.Ask(k, target, rules, since, exclude_seen)
+    if out is None or alone:
+        persons.show_person(opened, ask, (person, account), out)
+    else:
+        persons.write_everybody(opened, ask, asked, out)
 
 
 @app.command("similar")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from isthmus.cli import data, doctor, judge, learn, lists, people, search, splits, transfer, whole
+from isthmus.cli import data, doctor, judge, learn, lists, people, persons, search, splits, transfer, whole
 from isthmus.cli.show import fail
 from isthmus.errors import IsthmusError
 
@@ -87,6 +87,7 @@ for group in (
     judge.app,
     lists.app,
     people.app,
+    persons.app,
     whole.app,
     doctor.app,
 ):

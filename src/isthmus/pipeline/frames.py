@@ -51,17 +51,26 @@ def read_items(path: Path) -> pl.DataFrame:
     return frame.select(columns)
 
 
-def write_lists(frame: pl.DataFrame, path: Path) -> None:
-    """Write lists to ``path``, whole or not at all; the ending (.parquet, .csv, .jsonl) tells the format."""
+def read_consents(path: Path) -> pl.DataFrame:
+    """Return what people said in ``path``: from_platform, to_platform, allowed, and person, or platform and user."""
+    return _as_text(path, ("from_platform", "to_platform", "allowed"))
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table of plain values to ``path`` (.parquet, .csv, .jsonl), whole or not at all."""
     check_lists_path(path)
     with new_file(path) as part:
-        shown = frame.select(LISTS)
         if path.suffix == ".parquet":
-            shown.write_parquet(part)
+            frame.write_parquet(part)
         elif path.suffix == ".csv":
-            shown.write_csv(part)
+            frame.write_csv(part)
         else:
-            shown.write_ndjson(part)
+            frame.write_ndjson(part)
+
+
+def write_lists(frame: pl.DataFrame, path: Path) -> None:
+    """Write lists to ``path``, whole or not at all; the ending (.parquet, .csv, .jsonl) tells the format."""
+    write_table(frame.select(LISTS), path)
 
 
 def check_lists_path(path: Path) -> None:

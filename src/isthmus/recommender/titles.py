@@ -10,7 +10,7 @@ _MEDIA: Final = (
     r"(?:motion picture|movie|film|tv series|television series|musical|soundtrack|novel|book|audiobook|album)"
 )
 _KINDS: Final = (
-    r"special|deluxe|extended|collector'?s|collectors|anniversary|unrated|limited|illustrated|revised|expanded|updated|"
+    r"special|final|deluxe|extended|collector'?s|collectors|anniversary|unrated|limited|illustrated|revised|expanded|updated|"
     r"international|remastered|definitive|annotated|unabridged|abridged|complete|original|director'?s|theatrical|"
     r"widescreen|full screen|kindle|paperback|hardcover|large print|critical|premium|standard|ultimate|digital"
 )

@@ -17,14 +17,16 @@ from isthmus.recommender.titles import title_parts
 from isthmus.types import Ints
 
 #: From this score on two items are one work; reviewed on the pairs of ``tests/works_pairs.csv`` (see docs/persons.md).
-THRESHOLD: Final = 0.6
+THRESHOLD: Final = 0.61
 #: Pairs down to this score are shown for review.
 SHOWN: Final = 0.45
 COLUMNS: Final = ("platform", "item", "title", "other_platform", "other_item", "other_title", "score", "same")
 #: A title, or a beginning or an end, that more items share than this is too common to compare them all.
 CROWD: Final = 40
-#: What a title as long as this says for itself; a letter of an unspaced script counts three times.
+#: What a title as long as this says for itself; a letter of an unspaced script counts four times.
 _LONG: Final = 12.0
+#: Titles of nearly one length that share so many letter pairs are spellings of one title.
+_SPELT: Final = 0.85
 _MAKERS: Final = (
     "maker|author|writer|director|artist|creator|composer|performer|singer|brand|publisher|studio|developer"
 )
@@ -51,7 +53,7 @@ def find_works(items: pl.DataFrame, *, least: float = SHOWN) -> pl.DataFrame:
     Notes
     -----
     Compared are items whose title key is equal, or equal up to a subtitle, or which begin or end alike; titles with
-    other numbers, or where one is a sequel, never match. The score is ``t (0.5 + 0.2 d) + 0.2 m + 0.15 y + 0.2 s +
+    other numbers, or where one is a sequel, never match. The score is ``t (0.5 + 0.2 d) + 0.2 m + 0.05 y + 0.2 s +
     0.05 c``: likeness of titles ``t``, how much a title of that length says ``d``, a maker both name ``m`` (-1 if two
     items of one domain name different ones), years ``y`` (-1 if two items of one domain are more than 2 apart), cosine
     of TF-IDF texts ``s``, a common category ``c``. Weights are set by hand; the threshold was reviewed.
@@ -61,7 +63,7 @@ def find_works(items: pl.DataFrame, *, least: float = SHOWN) -> pl.DataFrame:
     >>> items = pl.DataFrame({"platform": ["shop", "cinema", "cinema"], "item": ["b1", "f1", "f2"],
     ...     "domain": ["books", "films", "films"], "title": ["三体", "《三体》（电影版）", "三体 II"]})
     >>> find_works(items).select("item", "other_item", "score", "same").rows()
-    [('b1', 'f1', 0.6, 'yes')]
+    [('b1', 'f1', 0.6333, 'yes')]
     """
     table = _described(items)
     pairs = _pairs(table)
@@ -174,7 +176,9 @@ def _score(table: pl.DataFrame, pairs: pl.DataFrame) -> np.ndarray:
     one_domain = (left["domain"] == right["domain"]).to_numpy()
     alike = _alike(left["key"], right["key"])
     subtitled = ((left["main"] == right["key"]) | (left["key"] == right["main"])).to_numpy()
-    alike = np.where(subtitled, np.maximum(alike, 0.75), np.where(alike >= 0.8, alike, 0.0))
+    longer = (left["key"].str.len_chars().cast(pl.Int64) - right["key"].str.len_chars().cast(pl.Int64)).abs() > 2
+    spelt = (alike >= _SPELT) & ~longer.to_numpy()
+    alike = np.where(subtitled, np.maximum(alike, 0.75), np.where(spelt, alike, 0.0))
     short = np.minimum(_length(left["main"]), _length(right["main"]))
     says = np.minimum(short / _LONG, 1)
     pair = pl.DataFrame({"a": left["makers"], "b": right["makers"], "c": left["themes"], "d": right["themes"]})
@@ -185,7 +189,7 @@ def _score(table: pl.DataFrame, pairs: pl.DataFrame) -> np.ndarray:
     apart = (left["year"] - right["year"]).abs().to_frame("d").select(pl.col("d").fill_null(-1)).to_series().to_numpy()
     year = np.where(apart < 0, 0.0, np.where(apart <= 1, 1.0, np.where((apart > 2) & one_domain, -1.0, 0.0)))
     text = _cosine(table, left["row"], right["row"])
-    return np.asarray(alike * (0.5 + 0.2 * says) + 0.2 * maker + 0.15 * year + 0.2 * text + 0.05 * theme)
+    return np.asarray(alike * (0.5 + 0.2 * says) + 0.2 * maker + 0.05 * year + 0.2 * text + 0.05 * theme)
 
 
 def _cosine(table: pl.DataFrame, left: pl.Series, right: pl.Series) -> np.ndarray:
@@ -203,7 +207,7 @@ def _cosine(table: pl.DataFrame, left: pl.Series, right: pl.Series) -> np.ndarra
 
 def _length(keys: pl.Series) -> np.ndarray:
     wide = keys.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
-    return np.asarray((keys.str.len_chars() + 2 * wide).to_numpy(), np.float64)
+    return np.asarray((keys.str.len_chars() + 3 * wide).to_numpy(), np.float64)
 
 
 def _alike(one: pl.Series, other: pl.Series) -> np.ndarray:
