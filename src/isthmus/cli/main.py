@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from isthmus.cli import data, doctor, judge, learn, lists, people, persons, search, splits, transfer, whole
+from isthmus.cli import data, doctor, judge, keys, learn, lists, people, persons, search, serve, splits, tasks, transfer, whole
 from isthmus.cli.show import fail
 from isthmus.errors import IsthmusError
 
@@ -36,6 +36,8 @@ _ORDER = (
     "adapt",
     "fit",
     "trial",
+    "classify",
+    "rate",
     "evaluate",
     "compare",
 )
@@ -84,10 +86,13 @@ for group in (
     learn.app,
     search.app,
     transfer.app,
+    tasks.app,
     judge.app,
     lists.app,
     people.app,
     persons.app,
+    serve.app,
+    keys.app,
     whole.app,
     doctor.app,
 ):

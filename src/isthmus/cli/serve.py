@@ -1,0 +1,63 @@
+"""The verb serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isthmus.cli.show import Json, Verbose
+from isthmus.errors import InputError
+
+app = typer.Typer()
+
+Data = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where events are kept: sqlite:///DIR; default MODEL.service.")
+]
+
+
+@app.command("serve")
+def serve_(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model.")],
+    host: Annotated[str, typer.Option(help="Address; one that others can reach needs a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    data: Data = None,
+    models: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Models that can be activated; default the folder of MODEL.")
+    ] = None,
+    tenant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=MODEL", help="A further tenant with its own model and events.")
+    ] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds until a cheaper list is given.")] = 0.25,
+    rate: Annotated[float, typer.Option(min=0, help="Requests a second of one key; 0 for no limit.")] = 0.0,
+    burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
+    warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
+    as_json: Json = False,  # noqa: ARG001
+    verbose: Verbose = False,
+) -> None:
+    """Serve lists over HTTP, and take in events that count at once; ends on SIGTERM."""
+    try:
+        from isthmus.service.core import Places
+        from isthmus.service.run import run
+        from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings, data_folder
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
+    from isthmus.config import parse
+
+    said = {"host": host, "port": port, "deadline": deadline, "rate": rate, "burst": burst, "warm": warm}
+    settings = parse(ServiceSettings, said, where="serve")
+    folder = model.with_name(model.name + ".service") if data is None else data_folder(data)
+    given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}
+    run(Places(folder, given, models), settings, log_all=verbose)
+
+
+def _tenants(words: list[str]) -> dict[str, Path]:
+    """Return the models of further tenants."""
+    found = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not (equals and path and name.isidentifier()) or name == "default":
+            raise InputError(f"'{word}' names no tenant", where="--tenant", fix="write NAME=MODEL, NAME of letters")
+        found[name] = Path(path)
+    return found

@@ -1,0 +1,144 @@
+"""The blend for few persons at a time: the same scores as :meth:`isthmus.model.blend.Blend.score`, sooner.
+
+What does not depend on the person is made ready once: contiguous target vectors, texts of the target, products by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from scipy import sparse
+
+from isthmus.data.sequences import Histories, ranges
+from isthmus.model.base import ItemToItem, Method
+from isthmus.model.content import TextContent, TfidfContent, without_self
+from isthmus.train.fit import Target
+from isthmus.types import Floats, Indices
+
+#: From histories to scores (B, T).
+Score = Callable[[Histories], Floats]
+
+
+@dataclass(frozen=True)
+class _Quick:
+    """A method as the blend sees it."""
+
+    name: str
+    inductive: bool
+    target: Indices
+    score: Score
+
+
+class Scorer:
+    """Scores of one target domain.
+
+    Parameters
+    ----------
+    target : Target
+        What was learned for the domain.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._methods = [cast("Method", _quick(method)) for method in target.methods]
+
+    @property
+    def items(self) -> Indices:
+        """Corpus item index of each column of the scores, (T,)."""
+        return self.target.items
+
+    def score(self, histories: Histories) -> Floats:
+        """Return the blended score of each target item, (B, T) float32; see :meth:`~isthmus.model.blend.Blend.score`.
+
+        Examples
+        --------
+        >>> from isthmus.model.blend import COHORTS, Blend
+        >>> from isthmus.model.popularity import Popularity
+        >>> popular = Popularity()
+        >>> popular.target, popular.scores = np.arange(2, dtype=np.int32), np.array([0.0, 2.0], np.float32)
+        >>> blend = Blend(("popularity",), dict.fromkeys(COHORTS, (1.0,)))
+        >>> target = Target("books", popular.target, np.zeros(2, dtype=bool), [popular], blend)
+        >>> Scorer(target).score(Histories.of([[]])).tolist()
+        [[-1.0, 1.0]]
+        """
+        return self.target.blend.score(self._methods, histories, self.target.new)
+
+    def seen(self, histories: Histories, scores: Floats) -> None:
+        """Set the scores (B, T) of what is in the histories to minus infinity."""
+        place = np.searchsorted(self.items, histories.items)
+        place[place == self.items.size] = 0
+        met = self.items[place] == histories.items
+        scores[histories.rows[met], place[met]] = -np.inf
+
+
+def _quick(method: Method) -> _Quick:
+    score: Score = method.score
+    if type(method).score is ItemToItem.score:
+        score = _item_to_item(cast("ItemToItem", method))
+    elif type(method) is TfidfContent:
+        score = _tfidf(method)
+    elif type(method) is TextContent:
+        score = _text(method)
+    return _Quick(method.name, method.inductive, method.target, score)
+
+
+def _item_to_item(method: ItemToItem) -> Score:
+    return lambda histories: product(method.profile(histories), method.weights)
+
+
+def _tfidf(method: TfidfContent) -> Score:
+    itself = np.asarray(method.text.multiply(method.text).sum(axis=1), dtype=np.float32).ravel()
+    listed = sparse.csr_array(method.text[method.target])
+
+    def score(histories: Histories) -> Floats:
+        profile = method.profile(histories)
+        scores = (listed @ (profile @ method.text).toarray().T).T
+        return without_self(scores, profile, method.target, itself)
+
+    return score
+
+
+def _text(method: TextContent) -> Score:
+    itself = (method.vectors**2).sum(axis=1)
+    listed = _rows(method.vectors, method.target).T
+
+    def score(histories: Histories) -> Floats:
+        profile = method.profile(histories)
+        scores = np.asarray(profile @ method.vectors) @ listed
+        return without_self(scores, profile, method.target, itself)
+
+    return score
+
+
+def _rows(table: Floats, rows: Indices) -> Floats:
+    """Return some rows of ``table``, as a view where they follow each other."""
+    if rows.size and rows[-1] - rows[0] + 1 == rows.size:
+        return table[int(rows[0]) : int(rows[-1]) + 1]
+    return table[rows]
+
+
+def product(left: sparse.csr_array, right: sparse.csr_array) -> Floats:
+    """Return the dense product of two sparse arrays, (B, T) float32.
+
+    Counts weights into their places, which for few rows is quicker than a sparse product that is made dense.
+
+    Examples
+    --------
+    >>> left = sparse.csr_array(np.array([[0.0, 2.0], [1.0, 1.0]], np.float32))
+    >>> right = sparse.csr_array(np.array([[1.0, 0.0, 5.0], [0.0, 3.0, 0.0]], np.float32))
+    >>> product(left, right).tolist()
+    [[0.0, 6.0, 0.0], [1.0, 3.0, 5.0]]
+    """
+    height, width = left.shape[0], right.shape[1]
+    start, stop = right.indptr[left.indices], right.indptr[left.indices + 1]
+    taken = ranges(start, stop)
+    times = np.asarray(stop - start, dtype=np.int64)
+    place = right.indices[taken].astype(np.int64)
+    if height > 1:
+        row = np.repeat(np.arange(height), np.diff(left.indptr))
+        place += np.repeat(row * width, times)
+    worth = right.data[taken] * np.repeat(left.data, times)
+    return np.bincount(place, weights=worth, minlength=height * width).astype(np.float32).reshape(height, width)

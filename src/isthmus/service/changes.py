@@ -1,0 +1,180 @@
+"""From requests that change something to the log: events, items, persons, models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from isthmus.errors import InputError, NotFoundError
+from isthmus.service.answers import require_platforms, whence
+from isthmus.service.gate import Caller
+from isthmus.service.items import Account
+from isthmus.service.live import clock
+from isthmus.service.monitor import Monitor
+from isthmus.service.records import EVENT, Entry, Record, content_id
+from isthmus.service.schemas import EventIn, EventsIn, ItemIn, ItemsIn
+from isthmus.service.tenant import Tenant
+from isthmus.types import EVENTS
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def account_of(name: str, what: str = "person") -> Account:
+    """Return platform and id of ``PLATFORM:ID``.
+
+    Examples
+    --------
+    >>> account_of("shop:a:b")
+    ('shop', 'a:b')
+    """
+    platform, colon, rest = name.partition(":")
+    if not (platform and colon and rest):
+        raise InputError(f"names no {what}", where="path", fix="write it as PLATFORM:ID, percent-encoded")
+    return platform, rest
+
+
+async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: Monitor) -> dict[str, object]:
+    """Return the receipt of some events; they are on disk then."""
+    require_platforms(caller, [event.platform for event in asked.events])
+    now = clock()
+    entries = [_entry(event, now) for event in asked.events]
+    began = time.perf_counter()
+    receipt = await tenant.write(entries)
+    monitor.commit.observe(time.perf_counter() - began)
+    monitor.events("stored", len(receipt.records))
+    monitor.events("duplicate", len(receipt.duplicates))
+    return {
+        "accepted": len(receipt.records),
+        "ids": [entry.id for entry in entries],
+        "duplicates": list(receipt.duplicates),
+        "conflicts": list(receipt.conflicts),
+        "data_version": receipt.seq,
+    }
+
+
+def _entry(event: EventIn, now: int) -> Entry:
+    ts = now if event.ts is None else _micros(event.ts)
+    name = event.id
+    if name is None and event.ts is None:
+        name = uuid.uuid4().hex
+    elif name is None:
+        name = content_id(event.platform, event.user, event.item, event.event, event.value, ts)
+    return Entry(name, EVENT, event.platform, event.user, event.item, event.event, event.value, ts)
+
+
+def _micros(when: datetime) -> int:
+    return (when - _EPOCH) // timedelta(microseconds=1)
+
+
+async def put_items(tenant: Tenant, asked: ItemsIn) -> dict[str, object]:
+    """Return how many items were written; they can be listed then."""
+    written, unchanged = await tenant.put_items([_item(item) for item in asked.items])
+    return {"written": written, "unchanged": unchanged, "data_version": tenant.live.seq}
+
+
+def _item(item: ItemIn) -> tuple[Account, dict[str, object]]:
+    said = item.model_dump(exclude={"platform", "item"}, exclude_none=True)
+    times = {name: _micros(value) for name, value in said.items() if isinstance(value, datetime)}
+    return (item.platform, item.item), {**said, **times}
+
+
+async def remove_item(tenant: Tenant, name: str) -> dict[str, object]:
+    """Take an item off the lists."""
+    removed = await tenant.remove_item(account_of(name, "item"))
+    return {"removed": removed, "data_version": tenant.live.seq}
+
+
+def linked(tenant: Tenant, caller: Caller, name: str) -> list[Account]:
+    """Return the accounts of a person, as far as the key may ask for them.
+
+    Raises
+    ------
+    NotFoundError
+        Nobody of that name is known.
+    """
+    account = account_of(name)
+    require_platforms(caller, [account[0]])
+    person = tenant.live.state.person(*account)
+    if person is None:
+        raise NotFoundError("nobody of that name is known", where="person")
+    every = tenant.live.state.linked[person]
+    return [one for one in every if not caller.platforms or one[0] in caller.platforms]
+
+
+def export(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
+    """Return all that is known of a person."""
+    accounts = linked(tenant, caller, name)
+    live = tenant.live
+    return {
+        **whence(live),
+        "accounts": [{"platform": platform, "user": user} for platform, user in accounts],
+        "events": [_told(record) for record in tenant.log.of(accounts)],
+        "model_history": _learned(tenant, accounts),
+    }
+
+
+def _told(record: Record) -> dict[str, object]:
+    entry = record.entry
+    names = {"id": entry.id, "platform": entry.platform, "user": entry.user, "item": entry.item, "event": entry.event}
+    return {**names, "value": entry.value, "ts": _when(entry.ts)}
+
+
+def _when(ts: int) -> str:
+    return (_EPOCH + timedelta(microseconds=ts)).isoformat()
+
+
+def _learned(tenant: Tenant, accounts: Sequence[Account]) -> list[dict[str, object]]:
+    """Return the events of a person that came with the model, on the platforms of ``accounts``."""
+    live = tenant.live
+    users: dict[str, str] = dict(accounts)
+    person = live.state.person(*accounts[0])
+    told: list[dict[str, object]] = []
+    for row, ts, event in live.state.learned(person):
+        platform = live.shelf.platforms[row]
+        if platform in users:
+            said = {"platform": platform, "user": users[platform], "item": live.shelf.ids[row], "event": EVENTS[event]}
+            told.append({"id": "", **said, "value": None, "ts": _when(ts)})
+    return told
+
+
+async def erase(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
+    """Erase a person; return the receipt."""
+    accounts = linked(tenant, caller, name)
+    held = bool(_learned(tenant, accounts))
+    receipt = await tenant.erase(accounts)
+    said = [clock(), receipt.seq, receipt.erased, len(accounts), uuid.uuid4().hex]
+    return {
+        "receipt": hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+        "accounts": len(accounts),
+        "events": receipt.erased,
+        "model_holds_history": held,
+        "data_version": receipt.seq,
+    }
+
+
+def models(tenant: Tenant) -> dict[str, object]:
+    """Return the models that can be activated."""
+    active = tenant.live.version.name
+    listed = [tenant.models.version(name) for name in tenant.models.names()]
+    return {
+        "active": active,
+        "previous": list(tenant.models.pointer.previous),
+        "models": [{"name": one.name, "version": one.digest, "active": one.name == active} for one in listed],
+    }
+
+
+async def activate(tenant: Tenant, name: str) -> dict[str, object]:
+    """Let a model answer."""
+    tenant.models.version(name)
+    version = await tenant.activate(tenant.models.activated(name))
+    return {"model": version.name, "model_version": version.digest}
+
+
+async def rollback(tenant: Tenant) -> dict[str, object]:
+    """Let the model before answer again."""
+    version = await tenant.activate(tenant.models.back())
+    return {"model": version.name, "model_version": version.digest}

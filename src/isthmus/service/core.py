@@ -1,0 +1,120 @@
+"""The service without HTTP: tenants, keys, limits and figures of one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isthmus import __version__
+from isthmus.errors import InputError, NotFoundError
+from isthmus.log import logger
+from isthmus.service.gate import Doors, Guard
+from isthmus.service.limits import Buckets
+from isthmus.service.models import Models
+from isthmus.service.monitor import Monitor
+from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
+from isthmus.service.tenant import Tenant
+from isthmus.service.vault import Vault
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a service is made of.
+
+    Parameters
+    ----------
+    data : Path
+        Folder of the event logs, keys and audit log.
+    models : mapping of str to Path
+        The model of each tenant.
+    folder : Path, optional
+        Where models that can be activated lie; the folder of each tenant's model by default.
+    """
+
+    data: Path
+    models: Mapping[str, Path]
+    folder: Path | None = None
+
+
+@dataclass
+class Service:
+    """Everything of one process.
+
+    Attributes
+    ----------
+    settings : ServiceSettings
+        Limits.
+    vault : Vault
+        Keys and audit log.
+    tenants : dict of str to Tenant
+        By name.
+    monitor : Monitor
+        Figures.
+    doors : Doors
+        Whether requests are taken.
+    """
+
+    settings: ServiceSettings
+    vault: Vault
+    tenants: dict[str, Tenant]
+    monitor: Monitor = field(default_factory=Monitor)
+    doors: Doors = field(default_factory=Doors)
+
+    @classmethod
+    def open(cls, places: Places, settings: ServiceSettings) -> Service:
+        """Return the service with every model loaded and every log replayed.
+
+        Raises
+        ------
+        InputError
+            An address others can reach and no key; a log in use; no model.
+        """
+        vault = Vault(places.data)
+        tenants: dict[str, Tenant] = {}
+        try:
+            if not settings.loopback and not any(key.revoked is None for key in vault.known()):
+                fix = "make one with: isthmus keys create --data " + str(places.data)
+                raise InputError(f"others can reach {settings.host}, and there is no key", where="--host", fix=fix)
+            for name, given in places.models.items():
+                folder = places.folder or given.resolve().parent
+                models = Models(given, folder, places.data / f"{name}.model.json")
+                tenants[name] = Tenant(name, models, places.data, settings)
+        except BaseException:
+            for tenant in tenants.values():
+                tenant.log.close()
+            vault.close()
+            raise
+        service = cls(settings, vault, tenants)
+        service.monitor.watch(tenants, __version__)
+        return service
+
+    @property
+    def guard(self) -> Guard:
+        """What every request is checked with."""
+        buckets = Buckets(self.settings.rate, self.settings.burst)
+        return Guard(self.vault, buckets, self.monitor, self.settings, self.doors)
+
+    def tenant(self, name: str = DEFAULT_TENANT) -> Tenant:
+        """Return a tenant."""
+        found = self.tenants.get(name)
+        if found is None:
+            raise NotFoundError("this service has nothing for the key", fix="serve its tenant, or take another key")
+        return found
+
+    async def start(self) -> None:
+        """Begin to score."""
+        for tenant in self.tenants.values():
+            tenant.start()
+            logger.info("tenant %s: model %s (%s)", tenant.name, *vars(tenant.live.version).values())
+
+    async def stop(self) -> None:
+        """End: what was accepted is on disk already."""
+        self.doors.draining = True
+        await asyncio.gather(*(tenant.stop() for tenant in self.tenants.values()))
+        self.vault.close()
+
+    async def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
+        """Add to the audit log."""
+        await asyncio.to_thread(self.vault.note, tenant, actor, action, said)

@@ -1,0 +1,260 @@
+"""One version of a model at work: its scorers, its items, and the state of the people; replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from isthmus.data.sequences import Histories
+from isthmus.errors import ArtefactError, NotFoundError, nearest
+from isthmus.evaluate.ranks import top_k
+from isthmus.model.base import Places
+from isthmus.recommender import Recommender
+from isthmus.recommender.consents import Bans, allowed_for
+from isthmus.recommender.serving import Scorer
+from isthmus.service.items import Account, Shelf, items_frame
+from isthmus.service.records import ITEM, REMOVE, Entry, Record
+from isthmus.service.state import State
+from isthmus.types import Bools, Floats, Indices, Ints
+
+#: Items of the list of somebody unknown that are kept at hand.
+POPULAR = 1000
+
+
+@dataclass(frozen=True)
+class Top:
+    """The best items of a domain for one person.
+
+    Parameters
+    ----------
+    rows : int32 array (L,)
+        Items, best first.
+    scores : float32 array (L,)
+        What the blend says.
+    live : Live
+        The model, whose items the rows count.
+    """
+
+    rows: Indices
+    scores: Floats
+    live: Live
+
+    def keep(self, places: Bools | slice) -> Top:
+        """Return the list with some places only."""
+        return Top(self.rows[places], self.scores[places], self.live)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Persons for whom lists are made.
+
+    Parameters
+    ----------
+    persons : int64 array (B,)
+        Their numbers; -1 for somebody never seen.
+    histories : Histories
+        What they did.
+    """
+
+    persons: Ints
+    histories: Histories
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which model answers.
+
+    Parameters
+    ----------
+    name : str
+        Folder of the model.
+    digest : str
+        Beginning of the SHA-256 of its manifest, which names the checksum of every file.
+    """
+
+    name: str
+    digest: str
+
+
+class Live:
+    """A model, with what the log says about items and people.
+
+    Parameters
+    ----------
+    base : Recommender
+        The model as it was opened.
+    version : Version
+        Its name.
+    shown : Recommender
+        The model with the items that came since.
+    shelf : Shelf
+        The items.
+    state : State
+        The people.
+    added : dict of (str, str) to str
+        Items that came since, as JSON.
+    """
+
+    def __init__(
+        self,
+        base: Recommender,
+        version: Version,
+        shown: Recommender,
+        shelf: Shelf,
+        state: State,
+        added: dict[Account, str],
+    ) -> None:
+        self.base, self.version, self.shown = base, version, shown
+        self.shelf, self.state, self.added = shelf, state, added
+        self.scorers = {domain: Scorer(target) for domain, target in shown.targets.items()}
+        places = shown.features.places or Places.of(shown.items)
+        people = base.content.people
+        self._platform: Ints = places.platform.astype(np.int64)
+        self._bans = Bans.of(people.consents, people.accounts, places.platforms)
+        self.seq = 0
+        self.edition = 0
+
+    @classmethod
+    def build(cls, base: Recommender, version: Version, records: Iterable[Sequence[Record]], secret: bytes) -> Live:
+        """Return the model at the end of ``records``: the log replayed from its beginning.
+
+        Raises
+        ------
+        ArtefactError
+            The model gives no finite scores.
+        """
+        names = Shelf(base.items, set())
+        state = State(base.content.people, dict(names.names), list(names.platforms), secret)
+        added: dict[Account, str] = {}
+        removed: set[Account] = set()
+        seq = 0
+        for some in records:
+            for record in some:
+                note(record.entry, added, removed)
+                state.apply(record.entry)
+                seq = record.seq
+        made = cls._with(base, version, state, {k: v for k, v in added.items() if k not in names.names}, removed)
+        made.seq = seq
+        made.check()
+        return made
+
+    @classmethod
+    def _with(
+        cls, base: Recommender, version: Version, state: State, added: dict[Account, str], removed: set[Account]
+    ) -> Live:
+        known = set(base.items["domain"].unique().to_list())
+        fitting = [(name, body) for name, body in added.items() if _domain(body) in known]
+        shown = base.add_items(items_frame(fitting)) if fitting else base
+        shelf = Shelf(shown.items, removed)
+        state.names, state.platforms = shelf.names, shelf.platforms
+        state.came([name for name, _ in fitting])
+        return cls(base, version, shown, shelf, state, added)
+
+    def extended(self, items: dict[Account, str]) -> Live:
+        """Return the model with more items; the state is shared, and counts them in after :meth:`adopt`."""
+        shown = self.shown.add_items(items_frame(list(items.items())))
+        shelf = Shelf(shown.items, self.shelf.removed)
+        return Live(self.base, self.version, shown, shelf, self.state, {**self.added, **items})
+
+    def adopt(self, before: Live) -> list[int]:
+        """Make the shared state count in the items of this one; return the persons whose history grew."""
+        new = [name for name in self.added if name not in before.shelf.names]
+        self.state.names, self.state.platforms = self.shelf.names, self.shelf.platforms
+        self.seq = before.seq
+        for name in self.added:
+            self.shelf.show(name, shown=name not in before.shelf.removed)
+        return self.state.came(new)
+
+    def show(self, name: Account, *, shown: bool) -> None:
+        """Put an item on the lists, or take it off."""
+        self.shelf.show(name, shown=shown)
+        self.edition += 1
+
+    @property
+    def domains(self) -> list[str]:
+        """Domains lists can be asked for."""
+        return sorted(self.scorers)
+
+    def scorer(self, domain: str) -> Scorer:
+        """Return the scorer of a domain."""
+        found = self.scorers.get(domain)
+        if found is None:
+            known = self.domains
+            fix = f"domains: {', '.join(known)}"
+            raise NotFoundError(f"the model has no target domain '{domain}'{nearest(domain, known)}", fix=fix)
+        return found
+
+    def row(self, platform: str, item: str) -> int:
+        """Return the row of an item."""
+        found = self.shelf.names.get((platform, item))
+        if found is None:
+            raise NotFoundError(f"no item '{platform}:{item}'", where="items", fix="PUT it to /v1/items first")
+        return found
+
+    def ask(self, persons: Sequence[int | None]) -> Asked:
+        """Return persons and what they did; None is somebody never seen."""
+        numbers = np.array([-1 if person is None else person for person in persons], np.int64)
+        return Asked(numbers, self.state.batch(persons))
+
+    def heard(self, domain: str, asked: Asked) -> Histories:
+        """Return the events that may be used for lists of ``domain``: all, but what a person forbade.
+
+        A list that spans platforms uses only what is allowed for all of them.
+        """
+        if not self._bans.persons.size:
+            return asked.histories
+        denied = self._bans.of_persons(asked.persons)
+        if not denied.any():
+            return asked.histories
+        codes = np.unique(self._platform[self.scorer(domain).items])
+        return asked.histories.keep(allowed_for(asked.histories, denied, self._platform, codes))
+
+    def rank(self, domain: str, asked: Asked, k: int, *, mask: Bools | None, exclude_seen: bool = True) -> list[Top]:
+        """Return the best ``k`` items of ``domain`` for each person; ``mask`` (T,) says which may be listed."""
+        scorer = self.scorer(domain)
+        scores = scorer.score(self.heard(domain, asked))
+        if exclude_seen:
+            scorer.seen(asked.histories, scores)
+        if mask is not None:
+            scores[:, ~mask] = -np.inf
+        best = top_k(scores, min(k, scorer.items.size))
+        kept = [row[row >= 0] for row in best]
+        return [Top(scorer.items[columns], scores[n, columns], self) for n, columns in enumerate(kept)]
+
+    @cached_property
+    def popular(self) -> dict[str, Top]:
+        """The list of somebody unknown, of each domain, whether its items may be listed now or not."""
+        nobody = self.ask([None])
+        return {domain: self.rank(domain, nobody, POPULAR, mask=None)[0] for domain in self.domains}
+
+    def check(self) -> None:
+        """Refuse a model that cannot rank."""
+        for domain, top in self.popular.items():
+            some = Histories.of([top.rows[:3].tolist()])
+            finite = np.isfinite(top.scores).all() and np.isfinite(self.scorers[domain].score(some)).all()
+            if not finite or not top.rows.size:
+                raise ArtefactError(f"ranks nothing in '{domain}'", where=self.version.name, fix="fit it again")
+
+
+def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:
+    """Keep account of the items that came and went."""
+    name = (entry.platform, entry.item)
+    if entry.kind == ITEM:
+        added[name] = entry.body
+        removed.discard(name)
+    elif entry.kind == REMOVE:
+        removed.add(name)
+
+
+def _domain(body: str) -> str:
+    return str(json.loads(body)["domain"])
+
+
+def clock() -> int:
+    """Return the time in microseconds since 1970."""
+    return time.time_ns() // 1000

@@ -1,0 +1,135 @@
+"""Figures for Prometheus and one JSON line a request; neither names a person or an item."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from isthmus.service.tenant import Tenant
+
+#: Upper ends of the buckets of durations, in seconds.
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Monitor:
+    """Counters and timers of one service, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "isthmus_requests", "Requests by operation and status.", ("operation", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "isthmus_request_duration_seconds",
+            "Seconds from the first byte of a request to the last of its answer, whatever the status.",
+            ("operation",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("isthmus_requests_in_flight", "Requests being served.", registry=self.registry)
+        self._events = Counter(
+            "isthmus_events", "Events taken in, by what became of them.", ("outcome",), registry=self.registry
+        )
+        self._lists = Counter("isthmus_lists", "Lists by the layer they came from.", ("layer",), registry=self.registry)
+        self.commit = Histogram(
+            "isthmus_event_commit_duration_seconds",
+            "Seconds until the events of a request were on disk.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def request(self, operation: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        found = self._children.get((operation, status))
+        if found is None:
+            found = self._requests.labels(operation, str(status)), self._seconds.labels(operation)
+            self._children[operation, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def events(self, outcome: str, n: int) -> None:
+        """Count events."""
+        self._events.labels(outcome).inc(n)
+
+    def lists(self, layer: str, n: int = 1) -> None:
+        """Count lists."""
+        self._lists.labels(layer).inc(n)
+
+    def watch(self, tenants: Mapping[str, Tenant], version: str) -> None:
+        """Report the sizes of ``tenants`` whenever asked."""
+        Info("isthmus_build", "Version of the package.", registry=self.registry).info({"version": version})
+        self.registry.register(_Sizes(tenants))
+
+    def text(self) -> bytes:
+        """Return all figures in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Sizes:
+    """Sizes and ages, read when Prometheus asks."""
+
+    def __init__(self, tenants: Mapping[str, Tenant]) -> None:
+        self._tenants = tenants
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures of every tenant."""
+        figures: dict[str, tuple[str, Callable[[Tenant], float]]] = {
+            "isthmus_persons": ("Persons known.", lambda tenant: tenant.live.state.persons),
+            "isthmus_items": ("Items known.", lambda tenant: len(tenant.live.shelf.ids)),
+            "isthmus_log_sequence": ("Number of the newest record.", lambda tenant: tenant.live.seq),
+            "isthmus_log_waiting_events": ("Events that wait for the disk.", lambda tenant: tenant.log.waiting),
+            "isthmus_events_on_unknown_items": ("Events on unknown items.", lambda tenant: tenant.live.state.waiting),
+            "isthmus_lists_waiting": ("Lists that wait to be scored.", lambda tenant: tenant.lister.waiting),
+            "isthmus_lists_ready": ("Lists kept ready.", lambda tenant: tenant.lister.kept),
+            "isthmus_model_loaded_timestamp_seconds": ("When the model came.", lambda tenant: tenant.loaded / 1e6),
+        }
+        for name, (said, figure) in figures.items():
+            family = GaugeMetricFamily(name, said, labels=["tenant"])
+            for label, tenant in self._tenants.items():
+                family.add_metric([label], figure(tenant))
+            yield family
+        models = GaugeMetricFamily("isthmus_model", "The model that answers: 1.", labels=["tenant", "model", "version"])
+        for label, tenant in self._tenants.items():
+            models.add_metric([label, tenant.live.version.name, tenant.live.version.digest], 1.0)
+        yield models
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line. Of an error: its type and where, not its message, which may quote a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        said: dict[str, object] = {
+            "ts": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "said": record.getMessage(),
+        }
+        said.update(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[0] is not None:
+            frames, trace = [], record.exc_info[2]
+            while trace is not None:
+                frames.append(f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}")
+                trace = trace.tb_next
+            said["error"], said["trace"] = record.exc_info[0].__name__, frames[-12:]
+        return json.dumps(said, ensure_ascii=False)

@@ -1,0 +1,69 @@
+"""Every operation of the service, and what a key needs for it: what is not here cannot be called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that can be asked for.
+
+    Parameters
+    ----------
+    name : str
+        What logs and metrics call it.
+    method, path : str
+        As in the OpenAPI document.
+    scope : str
+        What a key needs; empty if no key is needed.
+    open : bool
+        Whether it is answered while the service drains, and without a limit of rate.
+    """
+
+    name: str
+    method: str
+    path: str
+    scope: str
+    open: bool = False
+
+
+OPERATIONS: Final = (
+    Operation("livez", "GET", "/livez", "", open=True),
+    Operation("readyz", "GET", "/readyz", "", open=True),
+    Operation("metrics", "GET", "/metrics", "metrics", open=True),
+    Operation("openapi", "GET", "/openapi.json", ""),
+    Operation("events", "POST", "/v1/events", "events"),
+    Operation("recommend", "POST", "/v1/recommend", "recommend"),
+    Operation("similar", "POST", "/v1/similar", "recommend"),
+    Operation("explain", "POST", "/v1/explain", "recommend"),
+    Operation("items_put", "PUT", "/v1/items", "items"),
+    Operation("items_delete", "DELETE", "/v1/items/{item}", "items"),
+    Operation("persons_export", "GET", "/v1/persons/{person}", "persons"),
+    Operation("persons_erase", "DELETE", "/v1/persons/{person}", "persons"),
+    Operation("models", "GET", "/v1/models", "models"),
+    Operation("models_activate", "POST", "/v1/models/{name}/activate", "models"),
+    Operation("models_rollback", "POST", "/v1/models/rollback", "models"),
+)
+_EXACT: Final = {(one.method, one.path): one for one in OPERATIONS if "{" not in one.path}
+_OPEN_ENDED: Final = [one for one in OPERATIONS if "{" in one.path]
+
+
+def find(method: str, path: str) -> Operation | None:
+    """Return the operation of a request, None if there is no such path or method.
+
+    Examples
+    --------
+    >>> find("DELETE", "/v1/persons/shop:a/b").name, find("POST", "/v1/persons/shop:a")
+    ('persons_erase', None)
+    """
+    found = _EXACT.get((method, path))
+    if found is not None:
+        return found
+    for one in _OPEN_ENDED:
+        start, _, end = one.path.partition("{")
+        end = end.partition("}")[2]
+        if one.method == method and path.startswith(start) and path.endswith(end) and len(path) > len(start + end):
+            return one
+    return None

@@ -1,0 +1,112 @@
+"""What the event log holds: one record for each thing that happened, numbered in the order of the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["event", "item", "remove", "erase"]
+EVENT: Final = "event"
+ITEM: Final = "item"
+REMOVE: Final = "remove"
+ERASE: Final = "erase"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something to be written.
+
+    Parameters
+    ----------
+    id : str
+        Unique in a tenant: a second entry with the same id is not written.
+    kind : str
+        ``event``; ``item`` and ``remove`` (an item comes and goes); ``erase`` (a person goes).
+    platform, user, item : str
+        Who and what; empty where it does not apply.
+    event : str
+        Event word.
+    value : float, optional
+        Rating, seconds.
+    ts : int
+        Microseconds since 1970, UTC.
+    body : str
+        JSON: the item's texts.
+    """
+
+    id: str
+    kind: Kind
+    platform: str = ""
+    user: str = ""
+    item: str = ""
+    event: str = ""
+    value: float | None = None
+    ts: int = 0
+    body: str = ""
+
+    def same(self, other: Entry) -> bool:
+        """Return whether both say the same, whatever was filled in by the clock."""
+        return (self.kind, self.platform, self.user, self.item, self.event, self.value, self.body) == (
+            other.kind,
+            other.platform,
+            other.user,
+            other.item,
+            other.event,
+            other.value,
+            other.body,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry on disk, with its number."""
+
+    seq: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of some entries.
+
+    Parameters
+    ----------
+    records : tuple of Record
+        Those written, in order.
+    duplicates : tuple of str
+        Ids that were on disk already.
+    conflicts : tuple of str
+        Those of the duplicates that say something else than what is on disk, which stays.
+    seq : int
+        Number of the newest record of the log.
+    erased : int
+        Events taken off the disk.
+    """
+
+    records: tuple[Record, ...]
+    duplicates: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    seq: int
+    erased: int = 0
+
+
+def content_id(*parts: object) -> str:
+    """Return an id that depends on all ``parts``: the same event sent twice gets the same one.
+
+    Examples
+    --------
+    >>> content_id("shop", "u1", "i1", "view", 5) == content_id("shop", "u1", "i1", "view", 5)
+    True
+    >>> content_id("a", "bc") == content_id("ab", "c")
+    False
+    """
+    said = json.dumps(parts, ensure_ascii=True, default=str).encode()
+    return hashlib.blake2b(said, digest_size=16).hexdigest()
+
+
+def tombstone(secret: bytes, platform: str, user: str) -> str:
+    """Return what stays of an erased account: a keyed hash, so that an older model's copy is not used again."""
+    return hmac.new(secret, json.dumps([platform, user]).encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,94 @@
+"""The server process: starts, says where it listens, drains when told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from isthmus.errors import InputError
+from isthmus.log import logger
+from isthmus.service.app import create_app
+from isthmus.service.core import Places, Service
+from isthmus.service.monitor import JsonLines
+from isthmus.service.settings import ServiceSettings
+
+#: Seconds between the first 503 of /readyz and the end of listening: time for a balancer to notice.
+SETTLE: Final = 0.3
+
+
+class _Server(uvicorn.Server):
+    """A server that says it drains before it stops listening."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Drain, then end; end at once when told a second time."""
+        if self._service.doors.draining:
+            self.force_exit = self.should_exit = True
+            return
+        self._service.doors.draining = True
+        logger.info("draining")
+        asyncio.get_event_loop().call_later(SETTLE, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True
+
+
+def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> None:
+    """Serve until told to end (SIGTERM, SIGINT).
+
+    Raises
+    ------
+    InputError
+        The address is taken, or the service cannot be opened; see :meth:`~isthmus.service.core.Service.open`.
+    """
+    listener = _listen(settings)
+    try:
+        service = Service.open(places, settings)
+    except BaseException:
+        listener.close()
+        raise
+    _log_json(verbose=log_all)
+    config = uvicorn.Config(
+        create_app(service, log_all=log_all),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.drain),
+        timeout_keep_alive=30,
+        backlog=2048,
+    )
+    host, port = listener.getsockname()[:2]
+    sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}\n")
+    sys.stdout.flush()
+    _Server(config, service).run(sockets=[listener])
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise InputError(f"cannot listen: {error.strerror}", where=where, fix="take another --port or --host") from None
+    return listener
+
+
+def _log_json(*, verbose: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("isthmus", "uvicorn.error"):
+        named = logging.getLogger(name)
+        named.handlers, named.propagate = [handler], False
+        named.setLevel(logging.INFO if verbose or name == "isthmus" else logging.WARNING)

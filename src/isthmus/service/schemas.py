@@ -1,0 +1,299 @@
+"""What requests and answers look like; unknown fields are refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from isthmus.types import EventName
+
+#: Lists, events and items of one request, at most.
+BATCH: Final = 1000
+#: Places in all lists of one request, at most.
+PLACES: Final = 100_000
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Platform = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^:]*$")]
+Text = Annotated[str, StringConstraints(max_length=100_000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Account(_Body):
+    """A user of a platform."""
+
+    platform: Platform = Field(examples=["shop"])
+    user: Name = Field(examples=["u17"])
+
+
+class ItemName(_Body):
+    """An item of a platform."""
+
+    platform: Platform = Field(examples=["shop"])
+    item: Name = Field(examples=["b3"])
+
+
+class EventIn(_Body):
+    """Something that happened. With ``id`` or ``ts`` it can be sent again without being counted twice."""
+
+    platform: Platform = Field(examples=["shop"])
+    user: Name = Field(examples=["u17"])
+    item: Name = Field(examples=["b3"])
+    event: EventName = Field(default="click", examples=["purchase"])
+    value: float | None = Field(default=None, description="Rating, seconds.")
+    ts: AwareDatetime | None = Field(default=None, description="When; now if not given.")
+    id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
+        default=None, description="Unique in a tenant; made from the rest if not given.", examples=["order-5-1"]
+    )
+
+    @model_validator(mode="after")
+    def _of_our_time(self) -> Self:
+        if self.ts is not None and not _EARLIEST <= self.ts < _LATEST:
+            raise ValueError("ts is not between 1970 and 2200")
+        return self
+
+
+class EventsIn(_Body):
+    """Events, in any order."""
+
+    events: list[EventIn] = Field(min_length=1, max_length=BATCH)
+
+
+class EventsOut(_Body):
+    """On disk, and counted in every list from now on."""
+
+    accepted: int = Field(description="Events that are new.")
+    ids: list[str] = Field(description="Id of each event of the request.")
+    duplicates: list[str] = Field(description="Ids that were known already.")
+    conflicts: list[str] = Field(description="Those of them that said something else then; that stays.")
+    data_version: int = Field(description="Number of the newest record of the log.")
+
+
+class FiltersIn(_Body):
+    """Which items may be listed; each list is one of these."""
+
+    platforms: list[Platform] = Field(default=[], max_length=100)
+    categories: list[Name] = Field(default=[], max_length=100)
+    langs: list[Name] = Field(default=[], max_length=100)
+
+
+class RecommendIn(_Body):
+    """Lists for some accounts; accounts never seen get the list of somebody without history."""
+
+    persons: list[Account] = Field(min_length=1, max_length=BATCH)
+    target: Name | None = Field(default=None, description="One domain; all domains of the model if not given.")
+    k: int = Field(default=10, ge=1, le=1000, description="Length of each list.")
+    exclude_seen: bool = Field(default=True, description="Whether items of the history are left out.")
+    exclude: list[ItemName] = Field(default=[], max_length=BATCH, description="Other items left out.")
+    filters: FiltersIn = FiltersIn()
+    scores: bool = Field(default=False, description="Whether scores are shown, to four digits.")
+    reasons: int = Field(default=0, ge=0, le=5, description="Items of the history named for each; one person only.")
+
+    @model_validator(mode="after")
+    def _not_too_much(self) -> Self:
+        if len(self.persons) * self.k > PLACES:
+            raise ValueError(f"more than {PLACES} places in all lists")
+        if self.reasons and len(self.persons) > 1:
+            raise ValueError("reasons are given for one person at a time")
+        return self
+
+
+class Evidence(_Body):
+    """An item of the history, and what the score would lack without it."""
+
+    platform: str
+    item: str
+    title: str | None
+    domain: str
+    contribution: float = Field(description="Score less the score without this item.")
+
+
+class Listed(_Body):
+    """One place of a list."""
+
+    platform: str
+    item: str
+    title: str | None
+    score: float | None = None
+    reasons: list[Evidence] | None = None
+
+
+class ListOut(_Body):
+    """One list, best first."""
+
+    platform: str
+    user: str
+    domain: str
+    layer: Literal["model", "cached", "popular"] = Field(
+        description="model: fresh; cached: an older list of this person; popular: the list of somebody unknown."
+    )
+    items: list[Listed]
+
+
+class _Answer(_Body):
+    model: str
+    model_version: str
+    data_version: int
+
+
+class RecommendOut(_Answer):
+    """Lists in the order of the accounts, domain by domain."""
+
+    lists: list[ListOut]
+    degraded: bool = Field(description="Whether a list came from a cheaper layer.")
+
+
+class SimilarIn(_Body):
+    """What goes with an item."""
+
+    platform: Platform = Field(examples=["shop"])
+    item: Name = Field(examples=["b3"])
+    target: Name | None = None
+    k: int = Field(default=10, ge=1, le=1000)
+
+
+class SimilarList(_Body):
+    """Items of one domain, best first."""
+
+    domain: str
+    items: list[Listed]
+
+
+class SimilarOut(_Answer):
+    """One list a domain."""
+
+    lists: list[SimilarList]
+
+
+class ExplainIn(_Body):
+    """Why an item is, or would be, listed for somebody."""
+
+    platform: Platform = Field(examples=["shop"])
+    user: Name = Field(examples=["u17"])
+    item: ItemName
+    most: int = Field(default=10, ge=1, le=100, description="Items of the history named, at most.")
+
+
+class ExplainOut(_Answer):
+    """The score, and what each item of the history gives to it (measured by leaving it out)."""
+
+    item: Listed
+    domain: str
+    score: float
+    score_without_history: float
+    evidence: list[Evidence]
+
+
+class ItemIn(_Body):
+    """An item; what is not said is empty."""
+
+    platform: Platform = Field(examples=["shop"])
+    item: Name = Field(examples=["b99"])
+    domain: Name = Field(examples=["books"])
+    title: Text | None = Field(default=None, examples=["The sea at night"])
+    text: Text | None = None
+    categories: list[Name] | None = Field(default=None, max_length=100)
+    attributes: Text | None = Field(default=None, description="JSON text.")
+    lang: Name | None = None
+    available_from: AwareDatetime | None = None
+    available_until: AwareDatetime | None = None
+
+
+class ItemsIn(_Body):
+    """Items to be known from now on."""
+
+    items: list[ItemIn] = Field(min_length=1, max_length=BATCH)
+
+
+class ItemsOut(_Body):
+    """Items that can be listed now."""
+
+    written: int
+    unchanged: int
+    data_version: int
+
+
+class RemovedOut(_Body):
+    """An item that is off the lists; histories still hold it."""
+
+    removed: bool = Field(description="False if it was off the lists already.")
+    data_version: int
+
+
+class Deed(_Body):
+    """An event as it was sent."""
+
+    id: str
+    platform: str
+    user: str
+    item: str
+    event: str
+    value: float | None
+    ts: AwareDatetime
+
+
+class PersonOut(_Answer):
+    """All that is known of a person on the platforms the key may ask for."""
+
+    accounts: list[Account]
+    events: list[Deed] = Field(description="Events of the log; they can be sent to /v1/events as they are.")
+    model_history: list[Deed] = Field(description="What the model knows besides; it has no ids of its own.")
+
+
+class ErasedOut(_Body):
+    """A receipt."""
+
+    receipt: str = Field(description="Digest of what was erased, when, and where in the log.")
+    accounts: int
+    events: int
+    model_holds_history: bool = Field(
+        description="Whether the model's folder still holds this history, unused: fit it again without."
+    )
+    data_version: int
+
+
+class ModelOut(_Body):
+    """A model in the folder of models."""
+
+    name: str
+    version: str
+    active: bool
+
+
+class ModelsOut(_Body):
+    """Models that can be activated."""
+
+    active: str
+    previous: list[str] = Field(description="What a rollback goes back to, the newest last.")
+    models: list[ModelOut]
+
+
+class ActivatedOut(_Body):
+    """The model that answers now."""
+
+    model: str
+    model_version: str
+
+
+class Health(_Body):
+    """How the service is."""
+
+    status: Literal["ok", "draining"]
+
+
+class ProblemOut(_Body):
+    """Every error of the service (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    where: str
+    fix: str
+    request_id: str

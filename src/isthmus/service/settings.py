@@ -1,0 +1,84 @@
+"""How the service runs: one frozen object, every limit in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+
+from isthmus.config import Settings
+from isthmus.errors import InputError
+
+#: Name of the tenant where none is given.
+DEFAULT_TENANT: Final = "default"
+_SCHEME: Final = "sqlite:///"
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class ServiceSettings(Settings):
+    """Address and limits of a service.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where it listens; port 0 takes a free one.
+    deadline : float
+        Seconds after which a list comes from a cheaper layer.
+    drain : float
+        Seconds that requests under way get after the signal to stop.
+    waiting : int
+        Lists that may wait to be scored; more are answered from a cheaper layer.
+    in_flight : int
+        Requests served at the same time; more are answered 503.
+    pending : int
+        Events that may wait for the disk; more are answered 503.
+    cache : int
+        Lists kept ready.
+    warm : bool
+        Whether lists are made ready in idle time.
+    body : int
+        Bytes of a request, at most.
+    body_seconds : float
+        Seconds in which a request's body must arrive.
+    rate, burst : float
+        Requests a second and at once of one key; rate 0 means no limit.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    deadline: float = Field(default=0.25, gt=0)
+    drain: float = Field(default=8.0, gt=0)
+    waiting: int = Field(default=256, ge=1)
+    in_flight: int = Field(default=512, ge=1)
+    pending: int = Field(default=50_000, ge=1)
+    cache: int = Field(default=200_000, ge=1)
+    warm: bool = True
+    body: int = Field(default=4 << 20, ge=1024)
+    body_seconds: float = Field(default=10.0, gt=0)
+    rate: float = Field(default=0.0, ge=0)
+    burst: int = Field(default=20, ge=1)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.host in _LOOPBACK
+
+
+def data_folder(url: str) -> Path:
+    """Return the folder of a data URL: ``sqlite:///DIR``, with a fourth slash for a path from the root.
+
+    Raises
+    ------
+    InputError
+        Another scheme, or no folder.
+
+    Examples
+    --------
+    >>> data_folder("sqlite:///var/isthmus").as_posix(), data_folder("sqlite:////var/isthmus").as_posix()
+    ('var/isthmus', '/var/isthmus')
+    """
+    path = url.removeprefix(_SCHEME) if url.startswith(_SCHEME) else url
+    if "://" in path or not path:
+        raise InputError(f"'{url}' is no place for events", where="--data", fix="write it as sqlite:///DIR")
+    return Path(path)

@@ -1,0 +1,220 @@
+"""Keys and the audit log: one small SQLite file for all tenants, shared by the service and the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from isthmus.errors import InputError, NotFoundError, nearest
+from isthmus.service.events import connect
+
+FILE: Final = "system.db"
+#: What a key may be allowed to do.
+SCOPES: Final = ("recommend", "events", "items", "persons", "models", "metrics")
+#: Seconds after which a change of the keys by another process is seen.
+FRESH: Final = 0.5
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS keys (
+  prefix TEXT PRIMARY KEY, salt TEXT NOT NULL, hash TEXT NOT NULL, tenant TEXT NOT NULL, scopes TEXT NOT NULL,
+  platforms TEXT NOT NULL, label TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER, revoked INTEGER);
+CREATE TABLE IF NOT EXISTS audit (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, ts INTEGER NOT NULL, tenant TEXT NOT NULL, actor TEXT NOT NULL,
+  action TEXT NOT NULL, said TEXT NOT NULL, before TEXT NOT NULL, hash TEXT NOT NULL);
+"""
+_KEYS: Final = """
+SELECT prefix, salt, hash, tenant, scopes, platforms, label, created, expires, revoked FROM keys
+"""
+_NOTE: Final = "INSERT INTO audit (ts, tenant, actor, action, said, before, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_NOTES: Final = "SELECT number, ts, tenant, actor, action, said, before, hash FROM audit ORDER BY number"
+_START: Final = "0" * 64
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key may do; the secret itself is kept nowhere.
+
+    Parameters
+    ----------
+    prefix : str
+        Public beginning of the key.
+    tenant : str
+        Whose.
+    scopes : tuple of str
+        Some of :data:`SCOPES`.
+    platforms : tuple of str
+        Platforms whose people it may ask for; empty for all.
+    label : str
+        What it is for.
+    created : int
+        Seconds since 1970.
+    expires, revoked : int, optional
+        Seconds since 1970.
+    """
+
+    prefix: str
+    tenant: str
+    scopes: tuple[str, ...]
+    platforms: tuple[str, ...] = ()
+    label: str = ""
+    created: int = 0
+    expires: int | None = None
+    revoked: int | None = None
+
+    def valid(self, now: float) -> bool:
+        """Return whether the key opens anything at the time ``now``."""
+        return self.revoked is None and (self.expires is None or now < self.expires)
+
+
+class Vault:
+    """Keys and audit log in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the service's data.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = folder / FILE
+        self._db = connect(self.path)
+        self._db.execute(_SCHEMA)
+        self._writing = threading.Lock()
+        self._rows: dict[str, tuple[Key, bytes, str]] = {}
+        self._seen, self._looked = -1, 0.0
+        self._refresh()
+
+    def create(
+        self,
+        *,
+        tenant: str,
+        scopes: Sequence[str],
+        platforms: Sequence[str] = (),
+        label: str = "",
+        days: float | None = None,
+    ) -> tuple[Key, str]:
+        """Return a new key and its text, which is shown this once.
+
+        Raises
+        ------
+        InputError
+            An unknown scope, or none.
+        """
+        for scope in scopes:
+            if scope not in SCOPES:
+                fix = f"scopes: {', '.join(SCOPES)}"
+                raise InputError(f"no scope '{scope}'{nearest(scope, list(SCOPES))}", where="--scope", fix=fix)
+        if not scopes:
+            raise InputError("a key without a scope opens nothing", where="--scope", fix=f"take {', '.join(SCOPES)}")
+        now = int(time.time())
+        expires = None if days is None else int(now + days * 86400)
+        prefix, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_hex(16)
+        key = Key(prefix, tenant, tuple(scopes), tuple(platforms), label, now, expires)
+        row = (prefix, salt, _hash(salt, secret), tenant, json.dumps(key.scopes), json.dumps(key.platforms), label)
+        self._db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,NULL)", (*row, now, expires))
+        self._refresh()
+        self.note(tenant, "command line", "key created", {"prefix": prefix, "scopes": list(scopes)})
+        return key, f"isk_{prefix}_{secret}"
+
+    def known(self) -> list[Key]:
+        """Return all keys, also those revoked, oldest first."""
+        self._refresh()
+        return sorted((row[0] for row in self._rows.values()), key=lambda key: (key.created, key.prefix))
+
+    def revoke(self, prefix: str) -> None:
+        """Close a key for good.
+
+        Raises
+        ------
+        NotFoundError
+            No such key.
+        """
+        found = {key.prefix: key for key in self.known()}.get(prefix)
+        if found is None:
+            raise NotFoundError(f"no key '{prefix}'", fix="isthmus keys list")
+        if found.revoked is None:
+            self._db.execute("UPDATE keys SET revoked = ? WHERE prefix = ?", (int(time.time()), prefix))
+            self.note(found.tenant, "command line", "key revoked", {"prefix": prefix})
+
+    def find(self, token: str) -> Key | None:
+        """Return the key of a text, None if it opens nothing; an unknown one takes as long as a wrong one."""
+        now = time.monotonic()
+        if now > self._looked + FRESH:
+            self._looked = now
+            if self._db.pragma("data_version") != self._seen:
+                self._refresh()
+        kind, _, rest = token.partition("_")
+        prefix, _, secret = rest.partition("_")
+        key, salt, digest = self._rows.get(prefix, (None, b"-", "-"))
+        right = hmac.compare_digest(hmac.digest(salt, secret.encode(), "sha256").hex(), digest)
+        if key is None or not right or kind != "isk" or not key.valid(time.time()):
+            return None
+        return key
+
+    @property
+    def locked(self) -> bool:
+        """Whether a key is needed: one was ever made."""
+        return bool(self._rows)
+
+    def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
+        """Add to the audit log; say nothing in it that names a person."""
+        row = (int(time.time()), tenant, actor, action, json.dumps(said, sort_keys=True))
+        with self._writing:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                last = self._db.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
+                before = str(last[0][0]) if last else _START
+                self._db.execute(_NOTE, (*row, before, _link(before, *row)))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+
+    def audit(self) -> list[dict[str, object]]:
+        """Return the audit log, oldest first.
+
+        Raises
+        ------
+        InputError
+            An entry was changed or is missing.
+        """
+        before, found = _START, []
+        rows = self._db.execute(_NOTES).fetchall()
+        for place, (number, ts, tenant, actor, action, said, linked, digest) in enumerate(rows, start=1):
+            if number != place or linked != before or digest != _link(before, ts, tenant, actor, action, said):
+                raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
+            before = str(digest)
+            found.append({"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))})
+        last = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchall()
+        if last and last[0][0] != len(found):
+            raise InputError("the end of the audit log is missing", where=self.path)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _refresh(self) -> None:
+        self._seen = self._db.pragma("data_version")
+        rows = {}
+        for prefix, salt, digest, tenant, scopes, platforms, *more in self._db.execute(_KEYS):
+            key = Key(prefix, tenant, tuple(json.loads(scopes)), tuple(json.loads(platforms)), *more)
+            rows[prefix] = key, salt.encode(), digest
+        self._rows = rows
+
+
+def _hash(salt: str, secret: str) -> str:
+    return hmac.digest(salt.encode(), secret.encode(), "sha256").hex()
+
+
+def _link(*parts: object) -> str:
+    """Return the hash of an entry and of the one before it."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
