@@ -259,16 +259,20 @@ class EventLog:
         return {"stones": [tombstone(self.secret, platform, user) for platform, user in accounts]}
 
     def _wipe(self, seconds: float = 5.0) -> None:
-        """Empty the write-ahead log, which still holds what was erased; readers may delay it."""
+        """Write the file anew and empty the write-ahead log; readers may delay it.
+
+        ``secure_delete`` alone is not enough: pages that were split keep copies of rows outside their cells.
+        """
         end = time.monotonic() + seconds
         while self._unwiped and time.monotonic() < end:
             try:
+                self._db.execute("VACUUM")
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 self._unwiped = False
-            except apsw.BusyError:
+            except (apsw.BusyError, apsw.LockedError):
                 time.sleep(0.02)
             except apsw.Error as error:
-                logger.error("erased events are still in the write-ahead log: %s", error)
+                logger.error("erased events are still in the file: %s", error)
                 return
 
     def _roll_back(self) -> None:

@@ -1,0 +1,116 @@
+"""A small model to serve, and the service in this process or in one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import httpx
+import polars as pl
+
+from isthmus.data.corpus import Corpus
+from isthmus.data.simulate import WORLD, twin_world
+from isthmus.recommender import Recommender
+from isthmus.service.app import create_app
+from isthmus.service.core import Places, Service
+from isthmus.service.settings import ServiceSettings
+from isthmus.split.temporal import Split
+from isthmus.train.fit import FitSettings
+
+WORDS = ("popularity", "knn", "tfidf")
+Test = Callable[[httpx.AsyncClient, Service], Awaitable[None]]
+
+
+@lru_cache(maxsize=1)
+def recommender() -> Recommender:
+    """Two domains on two platforms, 60 persons with an account on each or on one."""
+    world = twin_world(1, replace(WORLD, persons=60, items=40))
+    split = Split.make(Corpus.from_tables(world.tables, name="world"), valid_share=0.2, test_share=0.1)
+    return Recommender.fit(split, settings=FitSettings(methods=WORDS, budget=0.0, seed=1, refit=False))
+
+
+@lru_cache(maxsize=1)
+def models() -> Path:
+    """A folder with two models: first, and second, which knows popularity only for its first target."""
+    folder = Path(mkdtemp(prefix="isthmus-models-"))
+    first = recommender().save(folder / "first")
+    content = first.content
+    one = sorted(content.targets)[0]
+    Recommender(replace(content, targets={one: content.targets[one]})).save(folder / "second")
+    return folder
+
+
+def account(number: int = 0, platform: str = "north") -> dict[str, str]:
+    """Return an account of a person with a history on that platform."""
+    rows = recommender().content.people.accounts.filter(platform=platform).sort("user")
+    return dict(zip(("platform", "user"), rows.select("platform", "user").row(number), strict=True))
+
+
+def item(number: int = 0, domain: str = "source") -> dict[str, str]:
+    """Return an item of a domain."""
+    rows = recommender().items.filter(pl.col("domain") == domain).select("platform", "item")
+    return dict(zip(("platform", "item"), rows.row(number), strict=True))
+
+
+def event(number: int = 0, who: dict[str, str] | None = None, **more: object) -> dict[str, object]:
+    """Return a purchase of the item ``number`` on the north platform."""
+    return {**(who or account()), **item(number), "event": "purchase", **more}
+
+
+@asynccontextmanager
+async def serving(data: Path, **settings: object) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
+    """Yield a client and the service it asks, in this process."""
+    tenants = settings.pop("tenants", ("default",))
+    given = dict.fromkeys(tenants, models() / "first")  # type: ignore[call-overload]
+    said = ServiceSettings.model_validate({"deadline": 20.0, "warm": False, **settings})
+    service = Service.open(Places(data, given), said)
+    app = create_app(service)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client, service
+
+
+def served(data: Path, test: Test, **settings: object) -> None:
+    """Run ``test`` with a client and the service."""
+
+    async def run() -> None:
+        async with serving(data, **settings) as (client, service):
+            await test(client, service)
+
+    asyncio.run(run())
+
+
+def started(data: Path, *words: object) -> tuple[subprocess.Popen[str], str]:
+    """Start ``isthmus serve`` on a free port; return the process and its address."""
+    command = [
+        Path(sys.executable).parent / "isthmus",
+        "serve",
+        models() / "first",
+        "--port",
+        0,
+        "--data",
+        data,
+        *words,
+    ]
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line.startswith("listening on "):
+        _, said = process.communicate(timeout=20)
+        raise AssertionError(f"{process.returncode}: {line}{said}")
+    return process, line.split()[-1]
