@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from isthmus.cli import data, doctor, judge, keys, learn, lists, people, persons, search, serve, splits, tasks, transfer, whole
+from isthmus.cli import (
+    data,
+    doctor,
+    judge,
+    keys,
+    learn,
+    lists,
+    people,
+    persons,
+    search,
+    serve,
+    splits,
+    tasks,
+    transfer,
+    whole,
+)
 from isthmus.cli.show import fail
 from isthmus.errors import IsthmusError
 

@@ -115,6 +115,11 @@ class AdaptSettings:
                 "no classes were carried over that could be added to", fix="take another head, or no --additive"
             )
 
+    @property
+    def hidden(self) -> str:
+        """Column of the items that is not read, since the head is to tell it."""
+        return "categories" if (self.head, self.classes) == ("classification", "categories") else ""
+
     def loop(self, carrier: str) -> LoopSettings:
         """Return the settings of the training loop for a carrier."""
         classes, wide = self.head == "classification", self.strategy in ("full", "top")
@@ -176,7 +181,7 @@ def adapt(
     card = read_card(source)
     check_head(settings)
     require_room(Path(out), source, settings.target)
-    scene = Scene.of(split, settings.target, card, features)
+    scene = Scene.of(split, settings.target, card, features, hide=settings.hidden)
     lesson = _Lesson(split, scene, settings, str(card["carrier"]))
     model = lesson.model(source)
     prepared = prepare(model, strategy, name=settings.target)
@@ -199,7 +204,12 @@ def adapt(
         "after": exam.said(log.best),
         "steps": log.best_step,
     }
-    keep(adapted, Path(out), source, {"corpus": split.corpus.fingerprint, "settings": asdict(settings)})
+    keep(
+        adapted,
+        Path(out),
+        source,
+        {"corpus": split.corpus.fingerprint, "hidden": settings.hidden, "settings": asdict(settings)},
+    )
     return adapted
 
 

@@ -102,7 +102,7 @@ class Adapted:
             raise ArtefactError(
                 "the weights of the head do not fit", where=folder / name, fix="adapt it again"
             ) from error
-        scene = Scene.of(split, name, read_card(folder / "backbone"))
+        scene = Scene.of(split, name, read_card(folder / "backbone"), hide=str(about.get("hidden", "")))
         old = adapters.backbone if additive else None
         found = cls(adapters.use(name), head.eval(), scene, old=old, known=known)
         found.metrics = cast("Json", about["metrics"])
