@@ -65,7 +65,7 @@ class Scene:
     dated: bool
 
     @classmethod
-    def of(cls, split: Split, domain: str, card: Json, features: Features | None = None) -> Scene:
+    def of(cls, split: Split, domain: str, card: Json, features: Features | None = None, *, hide: str = "") -> Scene:
         """Return the scene for the model that ``card`` tells of; its text encoder reads the items.
 
         Parameters
@@ -78,6 +78,8 @@ class Scene:
             See :func:`isthmus.transfer.pretrained.read_card`.
         features : Features, optional
             Text vectors made before by the encoder of the model.
+        hide : str
+            A column that is not read, since it is what a head is to tell; ``features`` must be made without it.
 
         Raises
         ------
@@ -86,7 +88,8 @@ class Scene:
         """
         items = split.corpus.items
         target = target_items(split, split.corpus.require_domain(domain))
-        texts = tuple(Template().render(items).to_list())
+        read = items.with_columns(pl.lit(None, items.schema[hide]).alias(hide)) if hide else items
+        texts = tuple(Template().render(read).to_list())
         if target.size < 2:
             raise InputError(f"domain '{domain}' has one item, so there is no choice to learn", fix="give more items")
         if len({texts[item] for item in target.tolist()}) < 2:
@@ -94,7 +97,7 @@ class Scene:
                 f"all items of domain '{domain}' have the same text, or none, so nothing can be carried over to them",
                 fix="give titles, or fit without a pre-trained model",
             )
-        vectors = _vectors(items, card, features) if card["carrier"] == "sequence" else None
+        vectors = _vectors(read, card, features) if card["carrier"] == "sequence" else None
         return cls(items, Places.of(items), domain, target, texts, vectors, not split.corpus.order_only)
 
 
