@@ -46,12 +46,12 @@ def encode_(
 ) -> None:
     """Read the items' texts with a language model; what was read before is not read again."""
     from isthmus.data.corpus import Corpus
+    from isthmus.encode.static import open_encoder
     from isthmus.encode.store import encode_items
-    from isthmus.encode.text import TextEncoder
 
     opened = Corpus.open(corpus)
     start = perf_counter()
-    vectors = encode_items(opened.items, TextEncoder(model), corpus=opened.fingerprint)
+    vectors = encode_items(opened.items, open_encoder(model), corpus=opened.fingerprint)
     seconds = perf_counter() - start
     if out is not None:
         vectors.save(out)

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from isthmus.cli import (
     data,
+    distil,
     doctor,
     judge,
     keys,
@@ -49,6 +50,7 @@ _ORDER = (
     "search",
     "pretrain",
     "adapt",
+    "distil",
     "fit",
     "trial",
     "classify",
@@ -101,6 +103,7 @@ for group in (
     learn.app,
     search.app,
     transfer.app,
+    distil.app,
     tasks.app,
     judge.app,
     lists.app,

@@ -93,6 +93,9 @@ class Blend:
         new : bool array (T,)
             Target items without any training event.
         """
+        says_more = self != Blend(self.methods, self.weights)
+        if len(methods) == 1 and not says_more and all(map(any, self.weights.values())):
+            return methods[0].score(histories)
         cohorts = person_cohorts(histories, methods[0].target)
         flags = np.stack([cohorts[name] for name in COHORTS], axis=1).astype(np.float32)
         weights = flags @ np.array([self.weights[name] for name in COHORTS], np.float32)

@@ -16,8 +16,8 @@ from isthmus.data.corpus import Corpus
 from isthmus.data.importer import import_corpus
 from isthmus.data.sources.readers import files_of
 from isthmus.data.spec import Spec, read_spec
+from isthmus.encode.static import open_encoder
 from isthmus.encode.store import encode_items
-from isthmus.encode.text import TextEncoder
 from isthmus.errors import ArtefactError, InputError
 from isthmus.files import Json, read_json, sha256, write_json
 from isthmus.log import logger
@@ -244,7 +244,7 @@ def _key(inputs: object) -> str:
 
 
 def _encode(corpus: Corpus, model: str | None) -> str:
-    vectors = encode_items(corpus.items, TextEncoder(model), corpus=corpus.fingerprint)
+    vectors = encode_items(corpus.items, open_encoder(model), corpus=corpus.fingerprint)
     return f"{len(vectors):,} items, {vectors.dim} dimensions"
 
 

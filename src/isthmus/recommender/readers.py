@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from isthmus.encode.static import open_encoder
 from isthmus.encode.store import encode_items
 from isthmus.encode.template import Template
-from isthmus.encode.text import TextEncoder
 from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.model.base import Features, Places
 from isthmus.split.temporal import CONTEXT, TEST, Split
@@ -40,7 +40,7 @@ class Readers:
     def read(self, items: pl.DataFrame) -> Features:
         """Return the features of ``items``, one row each; vectors come from the cache where they were made before."""
         texts = Template().render(items).to_list()
-        vectors = encode_items(items, TextEncoder(self.model)).matrix if self.vectors else None
+        vectors = encode_items(items, open_encoder(self.model)).matrix if self.vectors else None
         text = self.tfidf.transform(texts)
         return Features(text, vectors, Places.of(items), tuple(texts) if self.texts else None)
 

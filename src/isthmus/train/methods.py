@@ -12,6 +12,7 @@ from isthmus.model.collaborative import CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
 from isthmus.model.popularity import Popularity, RecentPopularity
+from isthmus.model.student import STUDENTS
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.language_carrier import LanguageCarrier
 
@@ -48,6 +49,7 @@ def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:
     InputError
         There is no such method or setting.
     """
-    if name not in METHODS:
+    kind = METHODS.get(name) or STUDENTS.get(name)
+    if kind is None:
         raise InputError(f"no method '{name}'{nearest(name, list(METHODS))}", fix=f"methods: {', '.join(METHODS)}")
-    return METHODS[name](settings)
+    return kind(settings)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from isthmus.encode.static import open_encoder
 from isthmus.encode.store import encode_items
-from isthmus.encode.text import TextEncoder
 from isthmus.errors import InputError, nearest
 from isthmus.files import Json, require_free
 from isthmus.model.base import Features, Places, TrainingData
@@ -228,7 +228,7 @@ class Source:
         """Return a source for each domain of ``settings`` that the split has training events in."""
         from isthmus.train.sequences import Material
 
-        items, reader = split.corpus.items, TextEncoder(settings.model)
+        items, reader = split.corpus.items, open_encoder(settings.model)
         features = Features(None, encode_items(items, reader).matrix, Places.of(items))
         places, white = Places.of(items), whitened(features, settings.shrink)
         wanted = [domain for domain in split.corpus.domains if domain in (settings.domains or split.corpus.domains)]

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from isthmus.data.sequences import Histories
+from isthmus.encode.static import open_encoder
 from isthmus.encode.store import encode_items
 from isthmus.encode.template import Template
-from isthmus.encode.text import TextEncoder
 from isthmus.errors import InputError
 from isthmus.files import Json
 from isthmus.model.base import Features, Places
@@ -122,7 +122,7 @@ def _vectors(items: pl.DataFrame, card: Json, features: Features | None) -> Floa
     said = cast("Json", card.get("settings") or {})
     shrink = float(cast("float", said.get("shrink", 0.1)))
     if features is None or features.vectors is None:
-        encoder = TextEncoder(cast("str | None", said.get("model")))
+        encoder = open_encoder(cast("str | None", said.get("model")))
         if card.get("encoder") != encoder.fingerprint:
             raise InputError(
                 "the text encoder is not the one that the model was pre-trained with",
