@@ -48,7 +48,13 @@ NARROW = {
     "recent": {"half_life": (30.0, 7.0, 3.0)},
     "knn": {"sources": (True, False), "fame": (0.3, 0.1), "decay": (0.7, 0.9)},
     "tfidf": {"sources": (True,)},
-    "bridge": {"kind": ("ridge", "meta"), "text": (0.5, 0.0, 1.0), "fame": (0.3, 0.0)},
+    "bridge": {
+        "half_life": (30.0, 7.0),
+        "kind": ("ridge", "meta"),
+        "loud": (0.1, 0.05, 0.2),
+        "text": (0.5, 0.0, 1.0),
+        "fame": (0.3, 0.0),
+    },
 }
 #: Goals of the ratio of N@10 with source to the best without, by target events kept.
 GOALS = {0: 1.5, 3: 1.2}

@@ -3,9 +3,10 @@
     source state  = mean of the source items' factors (events) and of their texts' factors, each of length 1
     target state  = source state @ map                        (kind "ridge")
                   + source state @ map made for this person   (kind "meta", isthmus.model.bridge_net)
-    score         = target state . target item, damped by how known the item is
+    score         = what is popular lately + loud * (target state . target item, damped by how known the item is)
 
-Target events of the person play no part: the other methods of a blend read those.
+Target events of the person play no part: the other methods of a blend read those. Somebody without source events gets
+what is popular.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from scipy import sparse
 from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
 from isthmus.model.base import Features, Method, Settings, State, TrainingData, grown
+from isthmus.model.blend import standardise
+from isthmus.model.popularity import Popularity
 from isthmus.rng import generator
 from isthmus.types import Bools, Floats, Indices
 
@@ -61,6 +64,8 @@ class Bridge(Method):
     name = "bridge"
     defaults: ClassVar[Settings] = {
         "kind": "ridge",
+        "half_life": 30.0,
+        "loud": 0.1,
         "dim": 64,
         "l2": 30.0,
         "text": 0.5,
@@ -69,16 +74,22 @@ class Bridge(Method):
         "epochs": 4,
     }
     grid: ClassVar = {
+        "half_life": (30.0, 7.0, 0.0),
         "kind": ("ridge", "meta"),
+        "loud": (0.1, 0.05, 0.2, 0.4),
         "text": (0.5, 0.0, 1.0),
         "fame": (0.3, 0.0, 0.5),
     }
-    reading: ClassVar[tuple[str, ...]] = ("text", "fame", "decay")
+    reading: ClassVar[tuple[str, ...]] = ("loud", "text", "fame", "decay")
+    dated = ("half_life",)
     #: Factors of source items from events and from texts, (2, N, d); target rows are zeros.
     sources: Floats
     #: Factors of the target items, (T, d), and their counts, (T,).
     targets: Floats
     counts: Floats
+    #: How popular each target item is, (T,), standardised; and how many there were when it was learned, (1,).
+    prior: Floats
+    size: Floats
     #: Mean source state, (2, d), and its map to the target, (2, d, d).
     means: Floats
     maps: Floats
@@ -93,7 +104,10 @@ class Bridge(Method):
         dim = int(self.number("dim"))
         outside = ~data.in_target
         source, wanted, lesson = _sides(data)
-        self.counts = lesson.counts
+        self.counts, self.size = lesson.counts, np.array([data.target.size], np.float32)
+        half_life = self.number("half_life") if data.dated else 0.0
+        lately = Popularity({"half_life": half_life}).fit(data)
+        self.prior = standardise(lately.score(Histories.of([[]])))[0]
         self.targets = _factors(wanted, dim, seed)
         events = np.zeros((data.n_items, dim), np.float32)
         rows = np.flatnonzero(outside)
@@ -147,9 +161,12 @@ class Bridge(Method):
         return placed
 
     def score(self, histories: Histories) -> Floats:
-        """Return ``target state . target item * count ** (0.5 - fame)``, (B, T); 0 without source events."""
-        weights = self.counts ** np.float32(SCALING - self.number("fame"))
-        return np.asarray(self.target_states(histories) @ (self.targets * weights[:, None]).T, dtype=np.float32)
+        """Return the scores, (B, T): what is popular for people without source events."""
+        items = self.targets * (self.counts ** np.float32(SCALING - self.number("fame")))[:, None]
+        placed = self.target_states(histories)
+        size = np.sqrt(np.einsum("bd,de,be->b", placed, items.T @ items, placed) / self.size[0])[:, None]
+        tilt = np.divide(placed, size, out=np.zeros_like(placed), where=size > 1e-9)
+        return np.asarray(self.prior + np.float32(self.number("loud")) * tilt @ items.T, dtype=np.float32)
 
     def state(self) -> State:
         """Return factors, counts, means, maps, and the network's weights."""
@@ -176,9 +193,10 @@ class Bridge(Method):
             texts[old:] = _read(sparse.csr_array(said[old:]), self.words) * fresh[:, None]
         self.sources = np.stack([events, texts])
         self.targets, self.counts = grown(self.targets, target.size), grown(self.counts, target.size, 1.0)
+        self.prior = grown(self.prior, target.size, float(self.prior.min(initial=0)))
 
 
-_ARRAYS: Final = ("sources", "targets", "counts", "means", "maps", "words")
+_ARRAYS: Final = ("sources", "targets", "counts", "prior", "size", "means", "maps", "words")
 
 
 def _sides(data: TrainingData) -> tuple[sparse.csr_array, sparse.csr_array, Lesson]:

@@ -134,6 +134,8 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
     "bpr": {"dim": _DIM, "iterations": Range(10, 200, log=True), "decay": _DECAY, "sources": _SOURCES},
     "bridge": {
         "kind": Choice(("ridge", "meta")),
+        "half_life": _HALF_LIFE,
+        "loud": Range(0.01, 2.0, log=True),
         "dim": _DIM,
         "l2": Range(1.0, 1000.0, log=True),
         "text": Range(0.0, 1.0),
