@@ -18,7 +18,7 @@ from isthmus.model.blend import COHORTS
 from isthmus.recommender.facade import System
 from isthmus.split.cohorts import build_task
 from isthmus.split.task import Task
-from isthmus.split.temporal import CONTEXT, TEST, Split
+from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.fit import FitSettings, training_data
 from isthmus.train.methods import make
@@ -50,13 +50,30 @@ def test_a_domain_is_unseen_without_training_or_validation_events() -> None:
 
 def test_methods_that_read_take_part_and_nothing_else() -> None:
     target = fit_unseen(scene().unseen, "target", scene().features, settings())
-    assert target.blend.methods == ("tfidf", "sequence")
+    assert target.blend.methods == ("tfidf", "terms", "sequence")
     assert target.new.all()
     rows = {target.blend.weights[cohort] for cohort in COHORTS}
     assert len(rows) == 1, "nothing is known of kinds of persons"
     assert sum(rows.pop()) == pytest.approx(1.0)
     alone = fit_unseen(scene().unseen, "target", scene().features, settings(settings={}))
-    assert alone.blend.methods == ("tfidf",)
+    assert alone.blend.methods == ("tfidf", "terms")
+
+
+def test_a_carrier_counts_only_where_it_can_be_judged() -> None:
+    target = fit_unseen(scene().unseen, "target", scene().features, settings())
+    assert not target.blend.weighs("sequence"), "it was pre-trained on the only other domain"
+    only = fit_unseen(scene().unseen, "target", scene().features, settings(methods=("popularity",)))
+    assert only.blend.methods == ("sequence",)
+    assert only.blend.weighs("sequence"), "there is nothing else"
+
+
+def test_how_a_history_is_looked_at_is_chosen_in_the_other_domain() -> None:
+    target = fit_unseen(scene().unseen, "target", scene().features, settings())
+    chosen = {method.name: method.settings for method in target.methods}
+    data = training_data(scene().unseen, VALID, "source", scene().features)
+    task = build_task(scene().unseen, VALID, "source")
+    reached = {decay: validate(make("tfidf", {"decay": decay}).fit(data), task) for decay in (0.5, 0.7, 0.9, 1.0)}
+    assert reached[chosen["tfidf"]["decay"]] == max(reached.values())  # type: ignore[index]
 
 
 def test_the_lists_are_much_better_than_chance() -> None:

@@ -12,7 +12,7 @@ from isthmus.encode.base import unit
 from isthmus.encode.whiten import Whitening
 from isthmus.errors import ArtefactError, InputError
 from isthmus.model.base import Features, Method, Settings, State, TrainingData
-from isthmus.types import Bools, Floats, Indices
+from isthmus.types import Floats, Indices
 
 
 class TfidfContent(Method):
@@ -33,12 +33,13 @@ class TfidfContent(Method):
         """Keep the texts, and those of the targets by feature."""
         self.text = text
         self.by_feature = sparse.csr_array(text[self.target].T)
+        self.itself = np.asarray(text.multiply(text).sum(axis=1), dtype=np.float32).ravel()
 
     def score(self, histories: Histories) -> Floats:
         """Return the summed cosine of each target item to the history, (B, T)."""
         profile = self.profile(histories)
         scores = ((profile @ self.text) @ self.by_feature).toarray()
-        return without_self(scores, profile, self.target, np.diff(self.text.indptr) > 0)
+        return without_self(scores, profile, self.target, self.itself)
 
     def state(self) -> State:
         """Return nothing: the features say it all."""
@@ -52,7 +53,7 @@ class TfidfContent(Method):
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """Take the features of old and new items."""
-        self.restore({}, features)
+        self.restore(self.state(), features)
 
 
 class TextContent(Method):
@@ -78,7 +79,7 @@ class TextContent(Method):
         """Return the summed cosine of each target item to the history, (B, T)."""
         profile = self.profile(histories)
         scores = np.asarray(profile @ self.vectors) @ self.vectors[self.target].T
-        return without_self(scores, profile, self.target, np.abs(self.vectors).sum(axis=1) > 0)
+        return without_self(scores, profile, self.target, (self.vectors**2).sum(axis=1))
 
     def state(self) -> State:
         """Return the whitening."""
@@ -96,9 +97,9 @@ class TextContent(Method):
         self.restore(self.state(), features)
 
 
-def without_self(scores: Floats, profile: sparse.csr_array, target: Indices, has_text: Bools) -> Floats:
-    """Return ``scores`` less what each item of a history gives to itself (its weight: texts have length 1)."""
+def without_self(scores: Floats, profile: sparse.csr_array, target: Indices, itself: Floats) -> Floats:
+    """Return ``scores`` less what each item of a history gives to itself: its weight times ``itself`` (N,)."""
     own = cast("sparse.csr_array", profile[:, target]).tocoo()
     scores = np.asarray(scores, dtype=np.float32)
-    scores[own.row, own.col] -= own.data * has_text[target[own.col]]
+    scores[own.row, own.col] -= own.data * itself[target[own.col]]
     return scores

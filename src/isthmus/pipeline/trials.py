@@ -177,7 +177,7 @@ class _Carriers:
 class _On:
     """A system that is shown only the events of its own domain."""
 
-    def __init__(self, system: System, only: bool, task: Task) -> None:
+    def __init__(self, system: System | _Alone, only: bool, task: Task) -> None:
         self.name, self.system, self.only, self.items = system.name, system, only, task.items
 
     def score(self, histories: Histories) -> Floats:
@@ -201,12 +201,15 @@ def _shuffled(data: TrainingData, seed: int) -> TrainingData:
 
 
 def _unseen(split: Split, domain: str, features: Features, settings: TrialSettings, task: Task) -> Trial:
-    how = FitSettings(persons=settings.persons, settings=settings.starts)
+    how = FitSettings(persons=settings.persons, settings=settings.starts, methods=settings.methods)
     target = fit_unseen(split, domain, features, how)
     arms = {"transfer": [judge(System(target, name="transfer"), task)]}
-    plain = fit_unseen(split, domain, features, replace(how, settings={}))
-    arms["no source"] = [judge(System(plain, name="no source"), task)]
+    plain = fit_unseen(split.only(domain), domain, features, replace(how, settings={}))
+    arms["no source"] = [judge(_On(System(plain, name="no source"), True, task), task)]
+    for method in plain.methods:
+        arms[method.name] = [judge(_On(_Alone(method, method.name), True, task), task)]
     for method in target.methods:
-        arms[method.name] = [judge(_Alone(method, method.name), task)]
+        if method.name not in arms:
+            arms[method.name] = [judge(_Alone(method, method.name), task)]
     targets: dict[str, Target] = {"transfer": target, "no source": plain}
     return Trial(task, arms, targets)

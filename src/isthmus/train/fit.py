@@ -191,7 +191,7 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
     if split.corpus.order_only and "recent" in wanted:
         wanted.remove("recent")
     texts = features.text is not None and features.text.nnz > 0
-    needs = {"tfidf": texts, "fm": texts, "text": features.vectors is not None, "language": features.texts is not None}
+    needs = {"tfidf": texts, "terms": texts, "fm": texts, "text": features.vectors is not None, "language": features.texts is not None}
     return [name for name in wanted if needs.get(name, True)]
 
 

@@ -161,7 +161,7 @@ class LanguageCarrier(Method):
         profile = self.profile(histories)
         scores = np.asarray(profile @ items) @ items[self.target].T
         total = np.asarray(profile.sum(axis=1), np.float32).reshape(-1, 1)
-        scores = without_self(scores, profile, self.target, self._readable)
+        scores = without_self(scores, profile, self.target, self._readable.astype(np.float32))
         return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
 
     @property

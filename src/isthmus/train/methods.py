@@ -13,6 +13,7 @@ from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
 from isthmus.model.popularity import Popularity, RecentPopularity
 from isthmus.model.student import STUDENTS
+from isthmus.model.terms import TermContent
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.language_carrier import LanguageCarrier
 
@@ -25,6 +26,7 @@ METHODS: Final[dict[str, type[Method]]] = {
         CoOccurrence,
         TfidfContent,
         TextContent,
+        TermContent,
         Ease,
         Als,
         HybridFm,
@@ -35,10 +37,11 @@ METHODS: Final[dict[str, type[Method]]] = {
     )
 }
 
-#: The methods that need a neural network to be trained, and can carry what was learned elsewhere; and the others,
-#: which take part unless others are named.
+#: The methods that need a neural network to be trained, and can carry what was learned elsewhere.
 CARRIERS: Final = ("sequence", "language")
-GROUND: Final = tuple(name for name in METHODS if name not in (*CARRIERS, Bridge.name))
+#: The methods that take part unless others are named: not carriers, and not those made for people or domains without
+#: events, which take part where they are needed or named.
+GROUND: Final = tuple(name for name in METHODS if name not in (*CARRIERS, TermContent.name, Bridge.name))
 
 
 def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:

@@ -131,6 +131,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "decay": _DECAY,
         "sources": _SOURCES,
     },
+    "terms": {"decay": _DECAY, "sources": _SOURCES},
     "bpr": {"dim": _DIM, "iterations": Range(10, 200, log=True), "decay": _DECAY, "sources": _SOURCES},
     "bridge": {
         "kind": Choice(("ridge", "meta")),
