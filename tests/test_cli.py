@@ -44,8 +44,12 @@ CONTRACT = {
     "trial": {"--target", "--from", "--seeds", "--shares", "--budget", "--out"},
     "evaluate": {"--out"},
     "compare": {"--out"},
-    "recommend": {"--users", "--target", "-k", "--exclude-seen", "--include-seen", "--events", "--items", "--out"},
+    "recommend": {"--users", "--target", "-k", "--exclude-seen", "--include-seen", "--events", "--items", "--out"}
+    | {"--person", "--account", "--works", "--met-elsewhere", "--consents", "--calibrate"},
     "similar": {"--item", "-k"},
+    "works": {"--out", "--least"},
+    "consistency": {"--people", "-k", "--calibrate", "--seed"},
+    "ask": {"--target", "-k", "--about", "--account", "--answers", "--list", "--out"},
     "profile": {"--person", "--account", "--language", "--out"},
     "demo": {"--out"},
     "run": {"--out"},
