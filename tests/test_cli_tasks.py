@@ -1,0 +1,103 @@
+"""The verbs classify and rate: the page is true, files hold what it says, and bad input ends with one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tests.test_cli import isthmus
+from tests.test_cli_transfer import a_split, same_texts
+
+from isthmus.data.simulate import WORLD
+
+PAGE = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for body in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)
+    for line in body.splitlines()
+    if line.startswith("isthmus ")
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split with ratings, one without, and somebody's folder."""
+    folder = tmp_path_factory.mktemp("tasks")
+    places = [replace(p, habits=(("view", 1.0), ("rate", 0.6))) for p in WORLD.places]
+    a_split(folder, places=tuple(places), persons=60)
+    (folder / "split").rename(folder / "SPLIT")
+    (folder / "bare").mkdir()
+    a_split(folder / "bare", change=same_texts)
+    (folder / "occupied").mkdir()
+    (folder / "occupied" / "thesis.txt").write_text("mine")
+    return folder
+
+
+def test_the_page_is_true(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(COMMANDS) == 5
+    monkeypatch.chdir(place)
+    for command in COMMANDS:
+        done = isthmus(*command.split()[1:])
+        assert done.code == 0, f"{command}\n{done.out}{done.err}"
+        if "--out RATED" in command or "--out CLASSED" in command:
+            assert "blend" in done.out
+            assert "report.html" in done.out
+    rated, classed = (json.loads((place / name / "report.json").read_text()) for name in ("RATED2", "CLASSED2"))
+    systems = {"blend", "mean", "bias", "knn", "content (tfidf)", "content (transferred)", "fm", "head"}
+    assert {row["system"] for row in rated["errors"]} == systems
+    assert {row["system"] for row in classed["errors"]} == {"blend", "majority", "tfidf", "transferred"}
+    assert {row["metric"] for row in rated["errors"]} == {"mae", "mse", "rmse", "r2"}
+    assert "<table>" in (place / "RATED" / "report.html").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    space: dict[str, object] = {}
+    exec(compile(program, "tasks.md", "exec"), space)
+    assert pl.read_csv("ratings.csv").columns == ["platform", "user", "item", "rating", "known"]
+    words = ("--target", "target", "--no-read", "--least", 5, "--from", "MODEL", "--strategy", "top", "--epochs", 1)
+    tuned = isthmus("classify", "SPLIT", *words, "--out", "TUNED", "--json")
+    assert tuned.code == 0, tuned.err
+    assert set(tuned.json["weights"]) == {"majority", "tfidf", "transferred", "tuned"}  # type: ignore[index]
+    assert pl.read_csv("classes.csv").columns == ["platform", "item", "title", "label", "probability", "ask"]
+
+
+def test_pairs_and_json(place: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("platform,user,item\nsouth,谁,什么\n", encoding="utf-8")
+    words = ("rate", place / "SPLIT", "--target", "target", "--no-read", "--out", tmp_path / "r", "--pairs", pairs)
+    done = isthmus(*words, "--predict", tmp_path / "told.jsonl", "--json")
+    assert done.code == 0, done.err
+    assert {row["metric"] for row in done.json["errors"]} == {"mae", "mse", "rmse", "r2"}  # type: ignore[index]
+    assert pl.read_ndjson(tmp_path / "told.jsonl").select("user", "item", "known").row(0) == ("谁", "什么", "neither")
+
+
+RATE = ("rate", "{}/SPLIT", "--target", "target", "--no-read", "--out", "{}/x")
+CLASSIFY = ("classify", "{}/SPLIT", "--target", "target", "--no-read", "--out", "{}/x")
+BAD = {
+    "no ratings": (("rate", "{}/bare/split", *RATE[2:]), "no rating"),
+    "unknown target": ((*RATE[:3], "trget", *RATE[4:]), "did you mean 'target'"),
+    "pairs without a place": ((*RATE, "--pairs", "{}/p.csv"), "--predict"),
+    "ratings to a strange file": ((*RATE, "--predict", "{}/p.xls"), ".csv"),
+    "somebody's folder": ((*RATE[:-1], "{}/occupied"), "--out"),
+    "a corpus to rate": (("rate", "{}/corpus", *RATE[2:]), "split"),
+    "a split as model": ((*RATE, "--from", "{}/SPLIT"), "pre-trained model"),
+    "unknown label": ((*CLASSIFY, "--label", "categry"), "did you mean 'category'"),
+    "no such attribute": ((*CLASSIFY, "--label", "attribute:colour"), "two classes"),
+    "no target": (("classify", "{}/SPLIT", "--out", "{}/x"), "--target"),
+    "ask without a place": ((*CLASSIFY, "--ask", "3"), "--predict"),
+    "strategy without a model": ((*CLASSIFY, "--strategy", "lora"), "--from"),
+    "impossible share": ((*CLASSIFY, "--share", "0"), "share"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_with_2_and_one_line(name: str, place: Path) -> None:
+    words, said = BAD[name]
+    done = isthmus(*(word.replace("{}", str(place)) for word in words))
+    assert done.code == 2, done.out + done.err
+    assert done.err.startswith("isthmus: ")
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert said in done.err
+    assert not (place / "x").exists()
