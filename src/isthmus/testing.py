@@ -14,6 +14,7 @@ from isthmus.data.sequences import Histories
 from isthmus.encode.base import Encoder
 from isthmus.errors import InputError
 from isthmus.evaluate.protocol import RankingSystem
+from isthmus.index.exact import Index
 from isthmus.model.base import Features, Method, Settings, TrainingData
 from isthmus.split.task import Task
 from isthmus.types import Floats
@@ -136,6 +137,70 @@ def check_system(system: RankingSystem, task: Task) -> None:
     _check_scores(scores, (len(asked), task.items.size))
     _require(not np.isnan(scores).any() and not np.isposinf(scores).any(), "scores are numbers, or -inf")
     _check_one_by_one(system.score, asked)
+
+
+def check_index(make: Callable[[int], Index], *, recall: float = 0.9, seed: int = 0) -> None:
+    """Check that an index keeps every promise of :class:`isthmus.index.exact.Index`, also after items came and went.
+
+    Parameters
+    ----------
+    make : callable
+        Called with a dimension, returns an empty index.
+    recall : float
+        Share of the exact best ten that has to be found.
+    seed : int
+        Seed of the vectors.
+
+    Raises
+    ------
+    AssertionError
+        Says which promise is broken.
+
+    Examples
+    --------
+    >>> from isthmus.index.exact import ExactIndex
+    >>> check_index(ExactIndex, recall=1.0)
+    """
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(400, 8)).astype(np.float32)
+    keys, queries = np.arange(400) * 3, rng.normal(size=(5, 8)).astype(np.float32)
+    index = make(8)
+    found, scores = index.search(queries, 2)
+    _require((found == -1).all() and np.isneginf(scores).all(), "an empty index finds nothing")
+    index.add(keys[:300], vectors[:300])
+    index.delete(keys[:100])
+    index.add(keys[300:], vectors[300:])
+    left = np.arange(100, 400)
+    _require(len(index) == left.size, "len counts what is there")
+    _check_found(index, queries, (keys[left], vectors[left]), recall)
+    allowed = np.zeros(1200, dtype=bool)
+    allowed[keys[left[::2]]] = True
+    _check_found(index, queries, (keys[left[::2]], vectors[left[::2]]), recall, allowed)
+    index.delete(keys[[150]])
+    index.add(keys[[150]], 100 * queries[:1])
+    _require(index.search(queries[:1], 1)[0][0, 0] == keys[150], "a key that comes back has its new vector")
+    for wrong in (lambda: index.add(keys[[200]], vectors[[200]]), lambda: index.delete(np.array([1]))):
+        try:
+            wrong()
+        except DataError:
+            continue
+        raise AssertionError("broken promise: a known key to add, an unknown one to delete is a DataError")
+
+
+def _check_found(
+    index: Index, queries: Floats, there: tuple[np.ndarray, Floats], recall: float, allowed: np.ndarray | None = None
+) -> None:
+    keys, vectors = there
+    found, scores = index.search(queries, 10, allowed)
+    exact = queries @ vectors.T
+    best = keys[np.argsort(-exact, axis=1)[:, :10]]
+    _require(found.shape == scores.shape == (len(queries), 10), "a search gives (B, k)")
+    _require(np.isin(found, keys).all(), "only items that are there and allowed are found")
+    _require((np.diff(scores, axis=1) <= 0).all(), "the best come first")
+    own = np.take_along_axis(exact, np.searchsorted(keys, found), axis=1)
+    _require(_near(scores, own, 1e-3), "scores are inner products")
+    hits = np.mean([np.isin(right, mine).mean() for right, mine in zip(best, found, strict=True)])
+    _require(hits >= recall, f"recall {hits:.2f} reaches {recall:.2f}")
 
 
 def _require(holds: object, rule: str) -> None:
