@@ -35,6 +35,14 @@ def read_events(path: Path) -> pl.DataFrame:
     return frame.select("platform", "user", "item", event)
 
 
+def read_answers(path: Path) -> pl.DataFrame:
+    """Return the answers in ``path``: platform, item, answer (lower case); rows that are not answered are left out."""
+    frame = _as_text(path, ("platform", "item"))
+    _need(path, frame, ("platform", "item", "answer"))
+    answer = pl.col("answer").str.strip_chars().str.to_lowercase()
+    return frame.select("platform", "item", answer).filter(pl.col("answer").fill_null("") != "")
+
+
 def read_items(path: Path) -> pl.DataFrame:
     """Return the new items in ``path``: platform, item, domain and, where given, title, text, categories, attributes.
 

@@ -71,7 +71,7 @@ def find_person(model: Recommender, who: Who) -> tuple[str, int, tuple[tuple[str
     """
     accounts = model.content.people.accounts
     if who.account is None:
-        found = _by_name(accounts, str(who.person))
+        found = model.content.people.person(str(who.person))
         name = str(who.person)
     else:
         platform, user = who.account
@@ -87,16 +87,6 @@ def find_person(model: Recommender, who: Who) -> tuple[str, int, tuple[tuple[str
     number = int(found["person"][0])
     mine = accounts.filter(pl.col("person") == number).select("platform", "user").sort("platform", "user")
     return name, number, tuple(cast("list[tuple[str, str]]", mine.rows()))
-
-
-def _by_name(accounts: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return the accounts of a person by name."""
-    if "name" not in accounts.columns:
-        raise NotFoundError("the model does not hold the names of people", fix="give --account PLATFORM:USER")
-    found = accounts.filter(pl.col("name") == name)
-    if found.is_empty():
-        raise NotFoundError(f"no person '{name}'", fix="give an account as PLATFORM:USER")
-    return found
 
 
 @dataclass(frozen=True)
