@@ -55,6 +55,8 @@ CONTRACT = {
         "--out",
     },
     "trial": {"--target", "--from", "--seeds", "--shares", "--budget", "--out"},
+    "classify": {"--target", "--from", "--label", "--strategy", "--predict", "--ask", "--share", "--hide-names", "--out"},
+    "rate": {"--target", "--from", "--strategy", "--loss", "--pairs", "--predict", "--out"},
     "evaluate": {"--out"},
     "compare": {"--out"},
     "recommend": {"--users", "--target", "-k", "--exclude-seen", "--include-seen", "--events", "--items", "--out"}

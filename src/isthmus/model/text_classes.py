@@ -77,7 +77,7 @@ class Linear:
         dense = not sparse.issparse(rows)
         self.centre = rows.mean(axis=0) if dense else np.float32(0)
         self.spread = max(float((rows - self.centre).std()), 1e-12) if dense else 1.0
-        # the penalty is on the sum over items, so the same strength suits few items and many
+        # dense columns of spread 1 are longer rows than those of TF-IDF, and fit closer at the same strength
         self.model = LogisticRegression(C=self.strength / (10.0 if dense else 1.0), max_iter=1000, tol=1e-3)
         self.model.fit(self._shaped(rows), codes)
         return self
