@@ -50,14 +50,12 @@ def distil_(
     objective: Annotated[
         list[str] | None, typer.Option(metavar="NAME=WEIGHT,…", help="score, list; for vectors also vector.")
     ] = None,
-    kept: Annotated[int | None, typer.Option(min=1, help="Weights of each item (lists); default 200.")] = None,
+    kept: Annotated[int | None, typer.Option(min=1, help="Weights of each item (lists); default 800.")] = None,
     dim: Annotated[
         int | None, typer.Option(min=1, help="Length of the vectors; default 64, and 256 for static.")
     ] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers that stay (layers); default half.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="The smaller, the more the first places count; default 0.5.")
-    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="The smaller, the more first places count.")] = None,
     epochs: Annotated[float | None, typer.Option(min=0, help="At most; default 20, and 1 for layers.")] = None,
     people: Annotated[
         int | None, typer.Option(min=1, help="Persons whose lists are imitated, at most; default 8000.")
@@ -73,8 +71,7 @@ def distil_(
 
     given: dict[str, object] = {"objective": read_weights(objective), "kept": kept, "dim": dim, "layers": layers}
     given |= {"temperature": temperature, "epochs": epochs, "people": people, "also": also or None}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    _check(student, chosen)
+    chosen = _checked(student, given)
     require_free(out)
     opened = Split.open(split)
     if student in ("lists", "vectors"):
@@ -83,12 +80,14 @@ def distil_(
         _distil_reader(model, opened, out, student, {"seed": seed, **chosen})
 
 
-def _check(student: str, chosen: Mapping[str, object]) -> None:
-    """Refuse flags that mean nothing to this student."""
+def _checked(student: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the flags that were given; refuse those that mean nothing to this student."""
+    chosen = {name: value for name, value in given.items() if value is not None}
     wrong = [name for name in chosen if name not in _OWN[student]]
     if wrong:
         flags = ", ".join(f"--{name}" for name in _OWN[student])
         raise InputError(f"the student '{student}' has no --{wrong[0]}", fix=f"its own flags: {flags}")
+    return chosen
 
 
 def _distil_model(teachers: list[Path], split: Split, out: Path, chosen: dict[str, object]) -> None:

@@ -68,7 +68,7 @@ class DistilSettings:
 
     student: Kind = "lists"
     objectives: Mapping[str, float] = field(default_factory=lambda: {"score": 1.0, "list": 1.0})
-    kept: int = 200
+    kept: int = 800
     dim: int = 64
     temperature: float = 0.5
     epochs: int = 20
@@ -256,15 +256,16 @@ def _people(histories: Histories, settings: DistilSettings) -> tuple[Histories, 
 
 def _pupil(lessons: Lessons, exam: Exam, settings: DistilSettings) -> Pupil:
     """Return the student before any lesson with the decay that agrees most with the teacher."""
-    common = {name: settings.objectives.get(name, 0.0) for name in OBJECTIVES}
-    found: list[tuple[float, Pupil]] = []
+    pupil: Pupil
+    if settings.student == "lists":
+        pupil = by_lists = ListPupil(lessons, settings.objectives, settings.temperature, settings.learning_rate)
+        by_lists.begin(settings.kept)
+    else:
+        pupil = by_vectors = VectorPupil(lessons, settings.objectives, settings.temperature, settings.learning_rate)
+        by_vectors.begin(settings.dim, settings.seed)
+    found = []
     for decay in DECAYS:
-        pupil: Pupil
-        if settings.student == "lists":
-            pupil = by_lists = ListPupil(lessons, common, settings.temperature, settings.learning_rate)
-            by_lists.begin(decay, settings.kept)
-        else:
-            pupil = by_vectors = VectorPupil(lessons, common, settings.temperature, settings.learning_rate)
-            by_vectors.begin(decay, settings.dim, settings.seed)
-        found.append((exam.agreement(pupil.student.score), pupil))
-    return max(found, key=lambda pair: pair[0])[1]
+        pupil.student.settings["decay"] = decay
+        found.append((exam.agreement(pupil.student.score), decay))
+    pupil.student.settings["decay"] = max(found, key=lambda pair: pair[0])[1]
+    return pupil

@@ -21,7 +21,7 @@ Teacher: TypeAlias = Callable[[Histories], Floats]
 TOP: Final = 200
 DRAWN: Final = 200
 #: Largest additions of a single item that are kept.
-MOST: Final = 400
+MOST: Final = 800
 #: Histories asked about at a time.
 BLOCK: Final = 256
 

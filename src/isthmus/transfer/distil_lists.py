@@ -20,12 +20,12 @@ class ListPupil(Pupil):
 
     student: ListStudent
 
-    def begin(self, decay: float, kept: int) -> None:
+    def begin(self, kept: int) -> None:
         """Start with the ``kept`` largest additions of each item."""
         lessons = self.lessons
         width = min(kept, lessons.target.size)
         self.columns, values = _largest(lessons.added, width)
-        student = ListStudent({"decay": decay, "kept": kept})
+        student = ListStudent({"kept": kept})
         student.target, student.n_items = lessons.target, lessons.n_items
         student.bias = lessons.bias.copy()
         indptr = np.arange(0, lessons.n_items * width + 1, width)

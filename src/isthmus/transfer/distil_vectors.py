@@ -21,10 +21,10 @@ class VectorPupil(Pupil):
 
     student: VectorStudent
 
-    def begin(self, decay: float, dim: int, seed: int = 0) -> None:
+    def begin(self, dim: int, seed: int = 0) -> None:
         """Start with the ``dim`` strongest directions of the items' additions."""
         lessons = self.lessons
-        student = VectorStudent({"decay": decay, "dim": dim})
+        student = VectorStudent({"dim": dim})
         student.target, student.n_items = lessons.target, lessons.n_items
         student.bias = lessons.bias.copy()
         student.given, student.listed = directions(lessons.added, dim, generator(seed, "distil", "directions"))
