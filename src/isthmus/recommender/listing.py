@@ -14,9 +14,11 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
 from isthmus.evaluate.ranks import top_k
 from isthmus.log import progress
-from isthmus.model.base import Places
+from isthmus.model.base import Doubles, Places
+from isthmus.model.fresh import Exploration
 from isthmus.recommender.calibration import calibrated
 from isthmus.recommender.consents import Bans, Cube, allowed_for, conform_consents, with_consents
+from isthmus.recommender.items import exposures
 from isthmus.recommender.people import People
 from isthmus.recommender.store import Content
 from isthmus.recommender.themes import Themes, shares
@@ -29,6 +31,8 @@ BLOCK: Final = 512
 #: Candidates of a list where a rule may take some away: so many times its length, at least so many.
 DEEPER: Final = 5
 DEEP: Final = 50
+#: So many events of a person on a platform count as much as those on all platforms, in calibration.
+LEAN: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Rules:
         What people say now, on top of what the model keeps (:mod:`isthmus.recommender.consents`).
     calibrate : float
         Weight of the person's shares of themes, 0 to 1 (:mod:`isthmus.recommender.calibration`).
+    explore : Exploration, optional
+        Bonus and cap of new items.
+    shown : polars.DataFrame, optional
+        platform, item, shown: how often new items were shown so far, for the bonus to fade.
     """
 
     by_platform: bool = False
@@ -55,6 +63,8 @@ class Rules:
     met_elsewhere: bool = False
     consents: pl.DataFrame | None = None
     calibrate: float = 0.0
+    explore: Exploration | None = None
+    shown: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         """Refuse a weight outside 0..1."""
@@ -112,6 +122,11 @@ class Lister:
         return Themes.of(self.content.items, self.content.features)
 
     @cached_property
+    def exposures(self) -> Ints:
+        """How often each item was shown, (N,)."""
+        return exposures(self.rules.shown, self.content.items)
+
+    @cached_property
     def shelves(self) -> list[Shelf]:
         """What lists are made from, one a list."""
         found = []
@@ -150,6 +165,9 @@ class Lister:
         found = []
         for shelf in (shelf for shelf in self.shelves if shelf.domain == domain):
             own = scores if shelf.columns.size == scores.shape[1] else scores[:, shelf.columns]
+            if self.rules.explore is not None:
+                new, times = target.new[shelf.columns], self.exposures[target.items[shelf.columns]]
+                own = self.rules.explore.apply(np.ascontiguousarray(own), new, times)
             top = top_k(own, min(wanted, shelf.columns.size))
             best = np.where(top >= 0, np.take_along_axis(own, np.maximum(top, 0), axis=1), -np.inf).astype(np.float32)
             items = np.where(top >= 0, target.items[shelf.columns[np.maximum(top, 0)]], -1).astype(np.int32)
@@ -229,7 +247,7 @@ class Lister:
         if self.rules.calibrate and self.themes.names:
             carried = self.themes.carried(self.content.targets[found.shelf.domain].items[found.shelf.columns])
             kept = histories.keep(allowed_for(histories, denied, self.platform, found.shelf.platforms))
-            taste = shares(self.themes.tastes(kept) * carried)
+            taste = shares(self.taste(kept, found.shelf) * carried)
             flat = self.themes.rows[np.maximum(found.items, 0).ravel()].toarray()
             shape = (*found.items.shape, len(self.themes.names))
             order = calibrated(found.scores, flat.reshape(shape), taste, self.k, self.rules.calibrate)
@@ -240,6 +258,18 @@ class Lister:
         items = np.where(valid, np.take_along_axis(found.items, place, axis=1), -1).astype(np.int32)
         scores = np.take_along_axis(found.scores, place, axis=1)
         return Candidates(found.shelf, items, scores)
+
+    def taste(self, kept: Histories, shelf: Shelf) -> Doubles:
+        """Return the shares of themes for a shelf, (B, G): of what was met there, and else in all.
+
+        The mean of both, weighed by the events met there against :data:`LEAN`: what a person likes on another platform
+        says little where the person's own events tell.
+        """
+        there = np.isin(self.platform[kept.items], shelf.platforms)
+        own = kept.keep(there)
+        weight = (own.lengths / (own.lengths + LEAN))[:, None]
+        mixed: Doubles = weight * self.themes.tastes(own) + (1 - weight) * self.themes.tastes(kept)
+        return mixed
 
     def _frame(self, persons: Ints, ready: list[Candidates]) -> pl.DataFrame:
         tables = [pl.DataFrame(schema=_FRAME)]
