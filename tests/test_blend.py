@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Features, Method, State, TrainingData
-from isthmus.model.blend import BONUSES, COHORTS, ENOUGH, TOLERATED, Blend, gather, learn, standardise
+from isthmus.model.blend import COHORTS, ENOUGH, Blend, gather, learn, standardise
 from isthmus.split.cohorts import person_cohorts
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats, Indices
@@ -143,33 +143,6 @@ def test_a_rare_kind_of_person_uses_the_weights_of_all() -> None:
     assert blend.weights["cold person"] != blend.weights["warm person"]
 
 
-def test_new_items_get_a_bonus_only_where_people_want_them() -> None:
-    task, _ = world(600, new=10)
-    wants_new = np.random.default_rng(1).integers(0, 10, 600)
-    loved = Task(**{**vars(task), "targets": wants_new.astype(np.int32)})
-    shunned = Task(**{**vars(task), "targets": (wants_new + 20).astype(np.int32)})
-    for asked, wanted, sign in ((loved, wants_new, 1), (shunned, wants_new + 20, 0)):
-        blend = learn([Table("half", informed(wanted, 1.0, 5))], asked)
-        check_weights(blend)
-        assert (blend.bonus > 0.4) == bool(sign)
-        assert blend.bonus in BONUSES
-
-
-def test_new_items_speak_louder_only_as_long_as_the_rest_loses_next_to_nothing() -> None:
-    task, wanted = world(600, new=10)
-    reader = Table("reader", informed(wanted, 3.0, 5))
-    reader.inductive = True  # type: ignore[misc]
-    crowd = Table("crowd", informed(wanted, 3.0, 6) * (wanted >= 10)[:, None])
-    blend = learn([reader, crowd], task)
-    candidates = gather([reader, crowd], task)
-    plain = candidates.ndcg(candidates.scores @ np.array(blend.weights["warm person"], np.float32))
-    scores = blend.score([reader, crowd], task.histories, task.item_groups["new item"])
-    rank = 1 + (scores > scores[np.arange(600), wanted][:, None]).sum(axis=1)
-    reached = float(np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean())
-    assert blend.louder > 1 or blend.bonus > 0
-    assert reached >= (1 - TOLERATED) * plain - 1e-6
-
-
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 99))
 def test_weights_are_never_negative_and_sum_to_one(count: int, persons: int, seed: int) -> None:
@@ -198,11 +171,12 @@ def naive_score(blend: Blend, methods: Sequence[Method], histories: Histories, n
         one = histories.take(np.array([row]))
         own = int(np.isin(one.items, TARGET).sum())
         cohort = COHORTS[0] if own == 0 else COHORTS[1] if own <= 3 else COHORTS[2]
-        total = blend.bonus * new.astype(np.float64)
-        for weight, method in zip(blend.weights[cohort], methods, strict=True):
+        total = blend.level * new.astype(np.float64)
+        for place, method in enumerate(methods):
             scores = method.score(one)[0].astype(np.float64)
-            louder = np.where(new & method.inductive, blend.louder, 1.0)
-            total += weight * louder * (scores - scores.mean()) / scores.std()
+            weight = blend.weights[cohort][place]
+            each = np.where(new, weight if blend.voice is None else blend.voice[place], weight)
+            total += each * (scores - scores.mean()) / scores.std()
         rows.append(total)
     return np.array(rows)
 
@@ -212,8 +186,7 @@ def test_the_score_is_the_weighted_sum_of_standardised_scores() -> None:
     few = task.histories.keep((task.histories.age < 3) | (task.histories.rows > 7))
     methods = [Table(str(n), informed(wanted, 1.0, n)) for n in range(3)]
     weights = dict(zip(COHORTS, [(0.2, 0.8, 0.0), (1.0, 0.0, 0.0), (0.1, 0.2, 0.7)], strict=True))
-    methods[1].inductive = True  # type: ignore[misc]
-    blend = Blend(("0", "1", "2"), weights, louder=3.0, bonus=0.5)
+    blend = Blend(("0", "1", "2"), weights, level=0.5)
     new = task.item_groups["new item"]
     found = blend.score(methods, few, new)
     assert found.dtype == np.float32
@@ -222,10 +195,10 @@ def test_the_score_is_the_weighted_sum_of_standardised_scores() -> None:
 
 def test_leaving_methods_out_keeps_the_proportions_of_the_rest() -> None:
     weights = dict(zip(COHORTS, [(0.2, 0.3, 0.5), (1.0, 0.0, 0.0), (0.1, 0.2, 0.7)], strict=True))
-    left = Blend(("a", "b", "c"), weights, 2.0, 1.0).without(["a"])
+    left = Blend(("a", "b", "c"), weights, (0.0, 2.0, 0.0), 1.0).without(["a"])
     assert left.weights["cold person"] == pytest.approx((0, 0.375, 0.625))
     assert left.weights["1-3 events"] == (0, 0, 0)
-    assert (left.louder, left.bonus) == (1.0, 0.0)
+    assert (left.voice, left.level) == (None, 0.0)
 
 
 def test_candidates_hold_the_best_of_every_method_without_what_was_seen() -> None:
@@ -238,20 +211,3 @@ def test_candidates_hold_the_best_of_every_method_without_what_was_seen() -> Non
     assert found.real.sum(axis=1).tolist() == [T - len({*asked.histories.take(np.array([b])).items}) for b in range(9)]
     np.testing.assert_array_equal(gather(methods, asked).scores, found.scores)
     assert found.ideal == pytest.approx(np.ones(9))
-
-
-def test_where_validation_tells_nothing_new_items_are_read_aloud_as_far_as_it_costs_nothing() -> None:
-    task, wanted = world(600, new=10)
-    warm = Task(**{**vars(task), "targets": (10 + wanted % (T - 10)).astype(np.int32)})
-    crowd = Table("crowd", informed(warm.targets, 2.0, 1))
-    quiet, noisy = Table("quiet", informed(warm.targets, 0.0, 2)), Table("noisy", informed(warm.targets, 0.0, 2))
-    noisy.table[:, :10] += 40
-    for reader in (quiet, noisy):
-        reader.inductive = True  # type: ignore[misc]
-    assert learn([crowd, quiet], warm).aloud > learn([crowd, noisy], warm).aloud
-
-    blend = Blend(("crowd", "quiet"), dict.fromkeys(COHORTS, (1.0, 0.0)), aloud=0.4)
-    new = warm.item_groups["new item"]
-    heard = blend.score([crowd, quiet], warm.histories, new) - standardise(crowd.table)
-    np.testing.assert_allclose(heard[:, new], 0.4 * standardise(quiet.table)[:, new], atol=1e-5)
-    assert not heard[:, ~new].any()

@@ -60,7 +60,6 @@ def test_the_methods_not_guarded_are_blended_as_if_alone() -> None:
     beside = learn([*ground, Table("sequence", noise(300, 3))], task, seed=7, guarded=CARRIERS)
     for cohort in COHORTS:
         assert beside.weights[cohort] == (*alone.weights[cohort], 0.0)
-    assert (beside.louder, beside.bonus, beside.aloud) == (alone.louder, alone.bonus, alone.aloud)
 
 
 def test_carriers_alone_are_not_guarded_against_nothing() -> None:

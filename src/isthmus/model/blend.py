@@ -27,14 +27,6 @@ FACTORS: Final = (0.0, 0.5, 0.8, 1.25, 2.0)
 SHARES: Final = (0.1, 0.3)
 #: Powers of the methods' own NDCG that the ascent may start from: 0 is equal weights, the last the best method alone.
 POWERS: Final = (0.0, 1.0, 2.0, 4.0, 16.0, 1e6)
-#: Where fewer validation persons than this want a new item, texts speak as loud as costs nothing that matters.
-ENOUGH_NEW: Final = 20
-ALOUD: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
-#: How much louder the texts of new items may speak, and what is added to their scores.
-LOUDER: Final = (1.0, 2.0, 4.0, 8.0)
-BONUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
-#: Share of the NDCG of all targets that may be given up for new items.
-TOLERATED: Final = 0.01
 #: Learning is repeated on this many random halves of the validation persons, and the weights averaged.
 BAGS: Final = 6
 
@@ -67,19 +59,18 @@ class Blend:
         Names, ``M``.
     weights : mapping of str to tuple of float
         Weights (M,) of each kind of person in :data:`COHORTS`, not negative, of sum 1.
-    louder, bonus : float
-        A new item (one without any training event) has ``louder`` times the weight on methods that read, plus
-        ``bonus``: what no other method can say about it.
-    aloud : float
-        Weight that new items' texts have besides, shared by the methods that read: for validation parts that tell
-        nothing about new items, and blends in which no method reads.
+    voice : tuple of float, optional
+        Weights (M,) that count for new items, those without any training event, in place of ``weights``: what reads
+        has a say in them, what only knows who met what has none (:func:`isthmus.model.voice.give_voice`). The usual
+        weights by default.
+    level : float
+        Added to the score of every new item.
     """
 
     methods: tuple[str, ...]
     weights: Mapping[str, tuple[float, ...]]
-    louder: float = 1.0
-    bonus: float = 0.0
-    aloud: float = 0.0
+    voice: tuple[float, ...] | None = None
+    level: float = 0.0
 
     def score(self, methods: Sequence[Method], histories: Histories, new: Bools) -> Floats:
         """Return the weighted sum of standardised scores, (B, T) float32.
@@ -100,20 +91,18 @@ class Blend:
         flags = np.stack([cohorts[name] for name in COHORTS], axis=1).astype(np.float32)
         weights = flags @ np.array([self.weights[name] for name in COHORTS], np.float32)
         total = np.zeros((len(histories), new.size), np.float32)
-        total[:, new] = self.bonus
-        aloud = self.aloud / max(sum(method.inductive for method in methods), 1) if new.any() else 0.0
+        total[:, new] = self.level
         for place, method in enumerate(methods):
-            read = aloud if method.inductive else 0.0
-            rows = np.arange(len(histories)) if read else np.flatnonzero(weights[:, place])
+            spoken = self.voice[place] if self.voice is not None and new.any() else 0.0
+            rows = np.arange(len(histories)) if spoken else np.flatnonzero(weights[:, place])
             if rows.size == 0:
                 continue
             some = histories if rows.size == len(histories) else histories.take(rows)
             own, scores = weights[rows, place][:, None], standardise(method.score(some))
-            if method.inductive:
-                scores[:, new] *= own * np.float32(self.louder) + np.float32(read)
-                scores[:, ~new] *= own
-            else:
+            if self.voice is None:
                 scores *= own
+            else:
+                scores *= np.where(new, np.float32(spoken), own)
             total[rows] += scores
         return total
 
@@ -123,7 +112,9 @@ class Blend:
             cohort: tuple(dict(zip(self.methods, row, strict=True)).get(name, 0.0) for name in methods)
             for cohort, row in self.weights.items()
         }
-        return replace(self, methods=tuple(methods), weights=table)
+        spoken = None if self.voice is None else dict(zip(self.methods, self.voice, strict=True))
+        voice = None if spoken is None else tuple(spoken.get(name, 0.0) for name in methods)
+        return replace(self, methods=tuple(methods), weights=table, voice=voice)
 
     def weighs(self, method: str) -> bool:
         """Return whether ``method`` has a weight for anybody."""
@@ -131,7 +122,7 @@ class Blend:
         return any(row[place] > 0 for row in self.weights.values())
 
     def without(self, methods: Sequence[str]) -> Blend:
-        """Return the blend with no weight on some methods and no bonus; the others keep their proportions."""
+        """Return the blend with no weight on some methods and no voice; the others keep their proportions."""
         kept = np.array([name not in methods for name in self.methods], dtype=np.float64)
         table = {cohort: np.array(row) * kept for cohort, row in self.weights.items()}
         scaled = {cohort: tuple((row / (row.sum() or 1.0)).tolist()) for cohort, row in table.items()}
@@ -270,7 +261,7 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0, guarded: Coll
         if int(task.cohorts[cohort].sum()) >= ENOUGH:
             own = _bagged(candidates.take(task.cohorts[cohort]), everybody, generator(seed, "blend", cohort))
         weights[cohort] = tuple(own.tolist())
-    return Blend(names, weights, *_voice(candidates, methods, task, weights))
+    return Blend(names, weights)
 
 
 def _worth(candidates: Candidates, guard: Bools, rng: np.random.Generator) -> bool:
@@ -338,28 +329,3 @@ def _climb(candidates: Candidates, start: Doubles, rounds: int = 4) -> Doubles:
             break
     scaled: Doubles = weights / weights.sum()
     return scaled
-
-
-def _voice(
-    candidates: Candidates, methods: Sequence[Method], task: Task, weights: Mapping[str, tuple[float, ...]]
-) -> tuple[float, float, float]:
-    """Return how much louder new items' texts speak, their bonus, and the weight of their texts besides."""
-    rows = np.stack([task.cohorts[name] for name in COHORTS], axis=1) @ np.array([weights[name] for name in COHORTS])
-    parts = candidates.scores * rows[:, None, :].astype(np.float32)
-    reads = np.array([method.inductive for method in methods])
-    said, read = parts.sum(axis=2), parts[:, :, reads].sum(axis=2)
-    floor = (1 - TOLERATED) * candidates.ndcg(said)
-    fresh = candidates.right & candidates.new
-    if fresh.any(axis=1).sum() < ENOUGH_NEW or (reads.any() and not read.any()):
-        texts = candidates.scores[:, :, reads].sum(axis=2) / max(int(reads.sum()), 1) * candidates.new
-        return 1.0, 0.0, max(share for share in ALOUD if candidates.ndcg(said + share * texts) >= floor)
-    some = np.flatnonzero(fresh.any(axis=1))
-    only = replace(candidates, right=fresh, ideal=np.ones_like(candidates.ideal)).take(some)
-    best, reached = (1.0, 0.0), only.ndcg(said[some])
-    for louder in LOUDER:
-        for bonus in BONUSES:
-            totals = said + candidates.new * ((np.float32(louder) - 1) * read + np.float32(bonus))
-            gain = only.ndcg(totals[some])
-            if gain > reached and candidates.ndcg(totals) >= floor:
-                best, reached = (louder, bonus), gain
-    return *best, 0.0

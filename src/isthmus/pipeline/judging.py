@@ -217,9 +217,9 @@ def _weights(target: Target) -> Json:
         cohort: dict(zip(blend.methods, (round(float(weight), 4) for weight in weights), strict=True))
         for cohort, weights in blend.weights.items()
     }
-    said = f"methods that read count {blend.louder:.2f} times, {blend.bonus:+.2f} standard deviations on top"
-    said += f", {blend.aloud:.2f} of their texts besides" if blend.aloud else ""
-    return {**rows, "New items": said}
+    voice = blend.voice or ()
+    said = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(blend.methods, voice, strict=False) if weight)
+    return {**rows, "New items": f"{said or 'as all items'}; level {blend.level:+.2f}"}
 
 
 def _row(entry: Json) -> Json:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from isthmus.data.sequences import Histories
-from isthmus.data.tables import conform
-from isthmus.errors import DataError, InputError, NotFoundError, nearest
+from isthmus.errors import InputError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.files import Json
 from isthmus.model.base import Features
 from isthmus.recommender import store
 from isthmus.recommender.listing import Lister, Rules
+from isthmus.recommender.items import with_items
 from isthmus.recommender.people import People
-from isthmus.recommender.readers import Readers, stack, vocabulary
+from isthmus.recommender.readers import Readers, vocabulary
 from isthmus.recommender.store import Content
 from isthmus.split.temporal import TRAIN, VALID, Split
 from isthmus.train.fit import FitSettings, Target, fit_target
@@ -231,27 +230,11 @@ class Recommender:
         Raises
         ------
         DataError
-            An item is known already.
+            An item is known already, or given twice.
         NotFoundError
             No known item is in the domain of a new one.
         """
-        new = conform("items", items, where="new items")
-        known = new.join(self.items, on=["platform", "item"], how="semi")
-        if known.height:
-            raise DataError(f"{known.height} item(s) are known already, first {known['item'][0]}", where="new items")
-        for domain in new["domain"].unique().sort():
-            self._require_known(domain)
-        read = self.content.readers.read(new)
-        table = pl.concat([self.items, new])
-        features = stack(self.features, read, table)
-        targets = {}
-        for domain, target in self.targets.items():
-            fresh = np.flatnonzero((new["domain"] == domain).to_numpy()) + self.items.height
-            every = np.concatenate([target.items, fresh]).astype(np.int32)
-            methods = [method.extended(features, every, table.height) for method in target.methods]
-            flags = np.concatenate([target.new, np.ones(fresh.size, dtype=bool)])
-            targets[domain] = replace(target, items=every, new=flags, methods=methods)
-        return Recommender(replace(self.content, targets=targets, items=table, features=features))
+        return Recommender(with_items(self.content, items))
 
     def _target(self, domain: str) -> Target:
         if domain not in self.targets:
@@ -260,12 +243,6 @@ class Recommender:
                 f"the model has no target domain '{domain}'{nearest(domain, known)}", fix=f"domains: {', '.join(known)}"
             )
         return self.targets[domain]
-
-    def _require_known(self, domain: str) -> None:
-        known = self.items["domain"].unique().sort().to_list()
-        if domain not in known:
-            hint = nearest(domain, known)
-            raise NotFoundError(f"no domain '{domain}'{hint}", where="new items", fix=f"domains: {', '.join(known)}")
 
     def _find(self, platform: str, item: str) -> int:
         found = np.flatnonzero(((self.items["platform"] == platform) & (self.items["item"] == item)).to_numpy())

@@ -153,9 +153,8 @@ def _write_target(folder: Path, place: int, target: Target) -> Json:
         "domain": target.domain,
         "methods": [{"name": method.name, "settings": method.settings} for method in target.methods],
         "weights": {cohort: list(row) for cohort, row in target.blend.weights.items()},
-        "louder": target.blend.louder,
-        "bonus": target.blend.bonus,
-        "aloud": target.blend.aloud,
+        "voice": None if target.blend.voice is None else list(target.blend.voice),
+        "level": target.blend.level,
         "log": target.log,
         "valid": target.valid,
     }
@@ -178,9 +177,8 @@ def _read_target(path: Path, place: int, said: Json, n_items: int, features: Fea
         Blend(
             tuple(method.name for method in methods),
             weights,
-            cast("float", said["louder"]),
-            cast("float", said["bonus"]),
-            cast("float", said["aloud"]),
+            _voice(said),
+            cast("float", said.get("level", 0.0)),
         ),
         cast("list[Json]", said["log"]),
         cast("dict[str, float]", said["valid"]),
@@ -192,6 +190,11 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _pack(features: Features) -> State:
+def _voice(said: Json) -> tuple[float, ...] | None:
+    voice = said.get("voice")
+    return None if voice is None else tuple(cast("list[float]", voice))
+
+
     packed: State = {}
     if features.text is not None:
         packed |= {"data": features.text.data, "indices": features.text.indices, "indptr": features.text.indptr}

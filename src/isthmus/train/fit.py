@@ -16,6 +16,7 @@ from isthmus.files import Json
 from isthmus.log import logger, progress
 from isthmus.model.base import Features, Hooks, Method, Settings, TrainingData
 from isthmus.model.blend import COHORTS, Blend, learn
+from isthmus.model.voice import give_voice
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task
 from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
@@ -146,7 +147,8 @@ class Fitting:
         """Return the methods that are worth it, and their weights."""
         blend = learn(methods, self.task, seed=self.settings.seed, guarded=CARRIERS)
         kept = [method for method in methods if method.name not in CARRIERS or blend.weighs(method.name)]
-        return kept, blend.among([method.name for method in kept])
+        among, seed = blend.among([method.name for method in kept]), self.settings.seed
+        return kept, give_voice(among, kept, self.task, self.data, seed=seed, slow=CARRIERS)
 
     def refit(self, methods: Sequence[Method]) -> list[Method]:
         """Return the methods learned again from train and valid, if the settings say so."""
@@ -192,6 +194,7 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
         wanted.remove("recent")
     texts = features.text is not None and features.text.nnz > 0
     needs = {"tfidf": texts, "terms": texts, "fm": texts, "text": features.vectors is not None, "language": features.texts is not None}
+    needs |= dict.fromkeys(("aligned", "launch"), texts or features.vectors is not None)
     return [name for name in wanted if needs.get(name, True)]
 
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from isthmus.errors import InputError, nearest
+from isthmus.model.aligned import Aligned
 from isthmus.model.base import Method, Setting
 from isthmus.model.bridge import Bridge
 from isthmus.model.collaborative import CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
+from isthmus.model.fresh import Launch
 from isthmus.model.popularity import Popularity, RecentPopularity
 from isthmus.model.student import STUDENTS
 from isthmus.model.terms import TermContent
@@ -26,6 +28,8 @@ METHODS: Final[dict[str, type[Method]]] = {
         CoOccurrence,
         TfidfContent,
         TextContent,
+        Aligned,
+        Launch,
         TermContent,
         Ease,
         Als,

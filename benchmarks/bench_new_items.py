@@ -1,0 +1,157 @@
+"""New items on real data: a tenth of the items lose all their events, and are then what people are tested on.
+
+    ISTHMUS_DATA=... python benchmarks/bench_new_items.py --out benchmarks/reports/NAME [SET ...]
+
+Writes SET.json and rebuilds README.md from preface.md and all JSON files of the folder. Nothing row by row enters it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+import warnings
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import polars as pl
+
+import isthmus as im
+from bench_methods import corpus_of
+from isthmus.evaluate.compare import Slice, compare, slices, summarise
+from isthmus.evaluate.protocol import judge
+from isthmus.recommender.facade import System
+from isthmus.rng import generator
+from isthmus.split.cohorts import build_task, target_items
+from isthmus.split.temporal import CONTEXT, TEST
+from isthmus.train.fit import FitSettings, Target
+
+#: Set -> (spec, protocol, target domain).
+SETS = {
+    "food": ("fedcsr", "time", "Food"),
+    "kitchen": ("fedcsr", "time", "Kitchen"),
+    "beauty": ("beauty_sports_toys", "leave-last", "Beauty"),
+    "sports": ("beauty_sports_toys", "leave-last", "Sports"),
+    "toys": ("beauty_sports_toys", "leave-last", "Toys"),
+    "movielens": ("movielens_latest_small", "leave-last", "movies"),
+    "steam": ("steam_australian", "leave-last", "games"),
+    "librarything": ("librarything", "leave-last", "books"),
+}
+METHODS = ("popularity", "recent", "knn", "tfidf", "text", "aligned", "launch", "ease")
+PERSONS = 3000
+
+
+@dataclass
+class Silent:
+    """The blend of a target, never listing a new item."""
+
+    target: Target
+    name: str = "blend, no new item"
+
+    def score(self, histories: im.Histories) -> np.ndarray:
+        """Return the blend's scores, minus infinity for new items."""
+        scores = System(self.target).score(histories)
+        scores[:, self.target.new] = -np.inf
+        return scores
+
+
+def hide(split: im.Split, domain: str, share: float, seed: int) -> im.Split:
+    """Return the split without any event before test on a share of the items of ``domain`` that have some."""
+    known = split.events.filter((pl.col("part") < TEST) | (pl.col("part") == CONTEXT))["item"].unique().to_numpy()
+    items = np.intersect1d(target_items(split, domain), known)
+    gone = generator(seed, "new items").choice(items, int(share * items.size), replace=False)
+    hidden = np.zeros(split.corpus.items.height, dtype=bool)
+    hidden[gone] = True
+    kept = (pl.col("part") == TEST) | ~pl.Series(hidden).gather(split.events["item"])
+    return im.Split(split.corpus, split.events.filter(kept), split.card)
+
+
+def measure(name: str, folder: Path, budget: float, seed: int) -> dict[str, object]:
+    spec, protocol, domain = SETS[name]
+    split = im.Split.make(corpus_of(spec, folder), protocol=protocol, valid_share=0.1, test_share=0.1)
+    split = hide(split, domain, 0.1, seed)
+    start = time.perf_counter()
+    settings = FitSettings(methods=METHODS, budget=budget, persons=PERSONS, seed=seed)
+    model = im.Recommender.fit(split, targets=[domain], settings=settings)
+    seconds = time.perf_counter() - start
+    target, task = model.targets[domain], build_task(split, TEST, domain, most=PERSONS)
+    plain = System(replace(target, blend=replace(target.blend, voice=None, level=0.0)), name="blend, no voice")
+    alone = [
+        model.system(domain, method) for method in ("tfidf", "text", "aligned", "launch")
+    ]  # fitted, or the budget is too small
+    outcomes = [judge(one, task, ks=(10,)) for one in (model.system(domain), *alone, plain, Silent(target))]
+    parts = {part.name: part for part in slices(task)}
+    new, known = parts["new item"], parts["known item"]
+    return {
+        "set": name,
+        "domain": domain,
+        "protocol": protocol,
+        "fingerprint": split.corpus.fingerprint,
+        "seed": seed,
+        "persons": len(task),
+        "items": int(task.items.size),
+        "new_items": int(task.item_groups["new item"].sum()),
+        "new": int(new.persons.sum()),
+        "fit_seconds": round(seconds, 1),
+        "voice": dict(zip(target.blend.methods, target.blend.voice or (), strict=False)),
+        "level": target.blend.level,
+        "created": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": f"{platform.machine()}, one core; Python {platform.python_version()}, NumPy {np.__version__}",
+        "means": [*rows(outcomes, new), *rows(outcomes, known)],
+        "tests": [
+            *compare(outcomes[:5], [new], "ndcg@10", main="blend", seed=seed).to_dicts(),
+            *compare([outcomes[0], outcomes[-1]], [known], "ndcg@10", main="blend", seed=seed).to_dicts(),
+        ],
+    }
+
+
+def rows(outcomes: list, part: Slice) -> list[dict[str, object]]:
+    return summarise(outcomes, part, ["ndcg@10"]).to_dicts()
+
+
+def markdown(folder: Path) -> str:
+    preface = folder / "preface.md"
+    lines = [preface.read_text(encoding="utf-8").strip() if preface.is_file() else "# New items", ""]
+    lines += [
+        "| set | persons | new | tfidf | text | aligned | blend [95 %] | ratio | p (Holm) | warm: silent | warm |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
+    for file in sorted(folder.glob("*.json")):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        found = {(row["slice"], row["system"]): row for row in data["means"]}
+        test = {(row["slice"], row["system"]): row for row in data["tests"]}
+        cell = {system: found["new item", system]["mean"] for system in ("tfidf", "text", "aligned", "blend")}
+        blend = found["new item", "blend"]
+        silent, warm = (found["known item", system]["mean"] for system in ("blend, no new item", "blend"))
+        lines.append(
+            f"| {data['set']} | {data['persons']:,} | {data['new']} | {cell['tfidf']:.4f} | {cell['text']:.4f} "
+            f"| {cell['aligned']:.4f} | {cell['blend']:.4f} [{blend['low']:.4f}, {blend['high']:.4f}] "
+            f"| {cell['blend'] / max(cell['tfidf'], 1e-9):.2f} | {test['new item', 'tfidf']['p_holm']:.4f} "
+            f"| {silent:.4f} | {warm:.4f} ({100 * (warm / max(silent, 1e-9) - 1):+.1f} %) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sets", nargs="*", default=list(SETS))
+    parser.add_argument("--out", type=Path, default=Path("out/new-items"))
+    parser.add_argument("--budget", type=float, default=90, help="seconds of tuning; a busy machine needs more")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as folder:
+        for name in options.sets:
+            data = measure(name, Path(folder), options.budget, options.seed)
+            print(json.dumps(data), flush=True)
+            (options.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            (options.out / "README.md").write_text(markdown(options.out), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

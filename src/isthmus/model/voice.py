@@ -1,0 +1,256 @@
+"""The voice of new items: how those nobody has met are placed among the others, practised on items that are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from isthmus.evaluate.ranks import Doubles, top_k
+from isthmus.model.base import Method, TrainingData
+from isthmus.model.blend import Blend, Candidates, standardise
+from isthmus.rng import generator
+from isthmus.split.task import Task
+from isthmus.types import Bools, Floats
+
+#: Share of the known target items that are hidden, so that there are new items to practise on.
+HIDDEN: Final = 0.1
+#: Validation persons that take part, at most.
+PERSONS: Final = 1500
+#: Where fewer of them want a new item, all that read speak alike, as loud as known items bear.
+ENOUGH_NEW: Final = 20
+#: Share of the NDCG@10 of known items that may be given up for new ones.
+TOLERATED: Final = 0.0075
+#: Known items that take part for each person, and new ones for each method that reads.
+KNOWN, FRESH = 40, 20
+#: What the ascent starts from and tries.
+LOUDNESS: Final = (0.25, 0.5, 1.0, 2.0)
+LEVELS: Final = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+FACTORS: Final = (0.0, 0.5, 0.8, 1.25, 2.0)
+STEPS: Final = (-0.8, -0.3, -0.1, 0.1, 0.3, 0.8)
+#: Persons scored at a time.
+BLOCK: Final = 256
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the voice is learned from.
+
+    Parameters
+    ----------
+    candidates : Candidates
+        ``scores`` (P, C, 1 + R): what the blend says of known items, and what each of ``R`` methods says of new ones.
+    readers : tuple of int
+        Places of the methods in the blend, R.
+    """
+
+    candidates: Candidates
+    readers: tuple[int, ...]
+
+    def fresh(self) -> Candidates:
+        """Return the persons who want a new item, and only those wishes."""
+        return self._only(self.candidates.right & self.candidates.new)
+
+    def known(self) -> Candidates:
+        """Return the persons who want a known item, and only those wishes."""
+        return self._only(self.candidates.right & ~self.candidates.new)
+
+    def _only(self, right: Bools) -> Candidates:
+        gains = np.cumsum(1 / np.log2(np.arange(2, 12)))
+        some = np.flatnonzero(right.any(axis=1))
+        ideal = gains[np.minimum(right.sum(axis=1), 10) - 1].astype(np.float32)
+        return replace(self.candidates, right=right, ideal=ideal).take(some)
+
+
+def give_voice(
+    blend: Blend,
+    methods: Sequence[Method],
+    task: Task,
+    data: TrainingData,
+    *,
+    seed: int = 0,
+    slow: Collection[str] = (),
+) -> Blend:
+    """Return the blend with a voice for new items, learned on a validation task.
+
+    A tenth of the known items of the target are hidden: their events leave the training data and the histories, and
+    the methods that read learn again without them. The voice is what then gains most NDCG@10 for new items while
+    known items lose at most :data:`TOLERATED` of theirs, compared with lists that hold no new item at all.
+
+    Parameters
+    ----------
+    blend : Blend
+        Weights of the methods.
+    methods : sequence of Method
+        The fitted methods, in the order of the blend.
+    task : Task
+        Validation persons.
+    data : TrainingData
+        What the methods learned from.
+    seed : int
+        Seed of what is hidden.
+    slow : collection of str
+        Methods too slow to learn again: they do not practise, and speak as loud as the others on average.
+    """
+    places = tuple(n for n, method in enumerate(methods) if method.inductive and method.name not in slow)
+    if not places:
+        return replace(blend, voice=(0.0,) * len(methods), level=min(LEVELS))
+    rehearsal = _rehearse(blend, methods, task, data, places, seed)
+    weights, level = _learn(rehearsal)
+    voice = np.zeros(len(methods))
+    voice[list(places)] = weights
+    usual = np.mean(np.array(list(blend.weights.values())), axis=0)
+    louder = weights.sum() / max(float(usual[list(places)].sum()), 0.1)
+    for place, method in enumerate(methods):
+        if method.inductive and method.name in slow:
+            voice[place] = louder * usual[place]
+    return replace(blend, voice=tuple(voice.tolist()), level=level)
+
+
+def _rehearse(
+    blend: Blend, methods: Sequence[Method], task: Task, data: TrainingData, places: tuple[int, ...], seed: int
+) -> Rehearsal:
+    rng = generator(seed, "voice")
+    known = np.flatnonzero(task.popularity > 0)
+    hidden = np.zeros(task.items.size, dtype=bool)
+    hidden[rng.choice(known, int(np.ceil(HIDDEN * known.size)), replace=False)] = known.size > 1
+    without = np.ones(data.n_items, dtype=bool)
+    without[task.items[hidden]] = False
+    taught = replace(data, histories=data.histories.keep(without[data.histories.items]))
+    again = [
+        type(method)(method.settings).fit(taught, seed=seed) if place in places else method
+        for place, method in enumerate(methods)
+    ]
+    asked = _some(task, PERSONS)
+    asked = replace(asked, histories=asked.histories.keep(without[asked.histories.items]))
+    new = hidden | task.item_groups["new item"]
+    quiet = replace(blend, voice=(0.0,) * len(methods), level=0.0)
+    readers = [again[place] for place in places]
+    parts = [_block(quiet, again, readers, asked, new, start) for start in range(0, len(asked), BLOCK)]
+    width = max(part.real.shape[1] for part in parts)
+    wide = [np.pad(part.scores, ((0, 0), (0, width - part.real.shape[1]), (0, 0))) for part in parts]
+    flags = [
+        np.concatenate([np.pad(flag, ((0, 0), (0, width - flag.shape[1]))) for flag in row])
+        for row in zip(*((part.real, part.right, part.new) for part in parts), strict=True)
+    ]
+    ideal = np.ones(len(asked), np.float32)
+    return Rehearsal(Candidates(np.concatenate(wide), flags[0], flags[1], flags[2], ideal), places)
+
+
+def _some(task: Task, most: int) -> Task:
+    """Return the task of at most ``most`` persons, spread evenly."""
+    if len(task) <= most:
+        return task
+    chosen = np.linspace(0, len(task) - 1, most).astype(np.int64)
+    counts = np.diff(task.target_indptr)[chosen]
+    kept = np.isin(task.target_rows, chosen)
+    return replace(
+        task,
+        persons=task.persons[chosen],
+        histories=task.histories.take(chosen),
+        target_indptr=np.concatenate([[0], np.cumsum(counts)]),
+        targets=task.targets[kept],
+        cohorts={name: flags[chosen] for name, flags in task.cohorts.items()},
+    )
+
+
+def _block(
+    quiet: Blend, methods: Sequence[Method], readers: Sequence[Method], task: Task, new: Bools, start: int
+) -> Candidates:
+    """Return the candidates of the persons from ``start`` on: the best known items, and the best new ones."""
+    stop = min(start + BLOCK, len(task))
+    histories, seen = task.histories.take(np.arange(start, stop)), task.seen(start, stop)
+    said = quiet.score(methods, histories, new)
+    read = [standardise(method.score(histories)) for method in readers]
+    listed = np.zeros(said.shape, dtype=bool)
+    for scores, allowed, most in [
+        (said, ~new, KNOWN),
+        *((own, new, FRESH) for own in read),
+        (np.sum(read, axis=0), new, FRESH),
+    ]:
+        masked = np.where(allowed, scores, -np.inf).astype(np.float32)
+        if task.exclude_seen:
+            masked[seen] = -np.inf
+        best = top_k(masked, min(most, masked.shape[1]))
+        rows, columns = np.nonzero(best >= 0)
+        listed[rows, best[rows, columns]] = True
+    order = np.argsort(~listed, axis=1, kind="stable")[:, : max(int(listed.sum(axis=1).max()), 1)]
+    real = np.take_along_axis(listed, order, axis=1)
+    right = np.zeros(listed.shape, dtype=bool)
+    span = slice(task.target_indptr[start], task.target_indptr[stop])
+    right[task.target_rows[span] - start, task.targets[span]] = True
+    fresh = new[order] & real
+    told = [np.where(fresh, 0, np.take_along_axis(said, order, axis=1))]
+    told += [np.take_along_axis(own, order, axis=1) * fresh for own in read]
+    wanted = np.take_along_axis(right, order, axis=1) & real
+    scores = np.stack(told, axis=2).astype(np.float32)
+    return Candidates(scores, real, wanted, fresh, np.ones(stop - start, np.float32))
+
+
+def _total(candidates: Candidates, weights: Doubles, level: float) -> Floats:
+    own = np.concatenate([[1.0], weights]).astype(np.float32)
+    return np.asarray(candidates.scores @ own + np.float32(level) * candidates.new, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a voice gains for new items, and whether known ones bear it."""
+
+    fresh: Candidates
+    known: Candidates
+    floor: float
+
+    @classmethod
+    def of(cls, rehearsal: Rehearsal) -> _Trial:
+        fresh, known = rehearsal.fresh(), rehearsal.known()
+        silent = np.where(known.new, -np.inf, known.scores[:, :, 0]).astype(np.float32)
+        return cls(fresh, known, (1 - TOLERATED) * known.ndcg(silent) if len(known.ideal) else 0.0)
+
+    def gain(self, weights: Doubles, level: float) -> float:
+        return self.fresh.ndcg(_total(self.fresh, weights, level))
+
+    def borne(self, weights: Doubles, level: float) -> bool:
+        return not len(self.known.ideal) or self.known.ndcg(_total(self.known, weights, level)) >= self.floor
+
+
+def _learn(rehearsal: Rehearsal) -> tuple[Doubles, float]:
+    """Return the weights (R,) of the methods that read, for new items, and the level."""
+    trial, count = _Trial.of(rehearsal), len(rehearsal.readers)
+    equal = np.full(count, 1 / count)
+    loud = [(loudness * equal, level) for loudness in LOUDNESS for level in LEVELS]
+    if len(trial.fresh.ideal) < ENOUGH_NEW:
+        borne = [pair for pair in loud if trial.borne(*pair)]
+        return max(borne, key=lambda pair: pair[0].sum() + pair[1]) if borne else loud[0]
+    best, reached = _best(trial, loud, loud[0], -1.0)
+    for _ in range(3):
+        before = reached
+        for place in range(count + 1):
+            best, reached = _best(trial, _moves(*best, place), best, reached)
+        if reached <= before + 1e-4:
+            break
+    return best
+
+
+def _best(
+    trial: _Trial, tried: list[tuple[Doubles, float]], best: tuple[Doubles, float], reached: float
+) -> tuple[tuple[Doubles, float], float]:
+    """Return the voice that gains most of those tried and of the best so far, and its gain."""
+    for weights, level in tried:
+        gained = trial.gain(weights, level)
+        if gained > reached + 1e-5 and trial.borne(weights, level):
+            best, reached = (weights, level), gained
+    return best, reached
+
+
+def _moves(weights: Doubles, level: float, place: int) -> list[tuple[Doubles, float]]:
+    """Return the neighbours along one axis: a weight, with the level as it is or a step lower; or the level."""
+    if place == weights.size:
+        return [(weights, level + step) for step in STEPS] + [(weights * f, level) for f in FACTORS[1:]]
+    moved = []
+    for value in [f * weights[place] for f in FACTORS] + [0.3 * float(weights.max())]:
+        other = weights.copy()
+        other[place] = value
+        moved += [(other, level), (other, level - 0.3), (other, level + 0.3)]
+    return moved
