@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split with ratings, one without, and somebody's folder."""
     folder = tmp_path_factory.mktemp("tasks")
     places = [replace(p, habits=(("view", 1.0), ("rate", 0.6))) for p in WORLD.places]
-    a_split(folder, places=tuple(places), persons=60)
+    a_split(folder, places=tuple(places), persons=60, items=90, themes=3)
     (folder / "split").rename(folder / "SPLIT")
     (folder / "bare").mkdir()
     a_split(folder / "bare", change=same_texts)

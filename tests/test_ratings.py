@@ -128,6 +128,18 @@ def test_each_model_finds_what_is_planted_and_no_more() -> None:
     assert errors["content"] < errors["knn"]
 
 
+@pytest.mark.parametrize("kind", ["bias", "knn", "content", "fm"])
+def test_the_unit_of_the_scale_changes_nothing(kind: str) -> None:
+    taught, asked, contents = planted()
+    make = {"bias": Bias, "knn": ResidualKnn, "content": lambda: ContentRatings(contents)}
+    make["fm"] = lambda: FactorRatings(contents, {"l2": 3.0, "dim": 2.0})
+    said = []
+    for factor in (1.0, 0.1):
+        scaled = replace(taught, values=factor * taught.values)
+        said.append(make[kind]().fit(scaled).predict(scaled, asked.persons, asked.items) / factor)
+    np.testing.assert_allclose(said[0], said[1], atol=1e-4)
+
+
 def test_contents_tell_the_mean_of_a_new_item() -> None:
     taught, _, _ = planted()
     good = np.arange(N) % 4 == 0

@@ -108,7 +108,10 @@ class FactorRatings(ContentRatings):
         """Learn biases, then the factors of items and what contents say of them."""
         super().fit(ratings, seed=seed)
         dim, l2 = int(self.settings["dim"]), self.settings["l2"]
-        above = ratings.matrix(self.bias.residuals(ratings))
+        rest = self.bias.residuals(ratings)
+        # the product of two ridges shrinks by its size: residuals of spread 1 make one strength fit every scale
+        self.unit = float(rest.std()) or 1.0
+        above = ratings.matrix(rest / self.unit)
         turned = _transposed(above)
         counts = np.diff(turned.indptr)
         rows = np.repeat(np.arange(turned.shape[0]), counts)
@@ -118,8 +121,8 @@ class FactorRatings(ContentRatings):
         for _ in range(self.rounds):
             persons = ridge_rows(above, own + said, l2, steps=4, start=persons)
             told = np.einsum("ed,ed->e", persons[turned.indices], said[rows])
-            rest = sparse.csr_array((turned.data - told, turned.indices, turned.indptr), shape=turned.shape)
-            own = ridge_rows(rest, persons, l2, steps=4, start=own)
+            left = sparse.csr_array((turned.data - told, turned.indices, turned.indptr), shape=turned.shape)
+            own = ridge_rows(left, persons, l2, steps=4, start=own)
             said = regress(self.vectors, own + said, counts / (counts + l2))
         self.factors: Doubles = own + said
         return self
