@@ -20,12 +20,12 @@ HIDDEN: Final = 0.1
 #: Validation persons that take part, at most.
 PERSONS: Final = 1500
 #: Where fewer of them want a new item, all that read speak alike, as loud as known items bear.
-ENOUGH_NEW: Final = 20
+ENOUGH_NEW: Final = 60
 #: Share of the NDCG@10 of known items that may be given up for new ones.
 TOLERATED: Final = 0.0075
 #: Known items that take part for each person, and new ones for each method that reads.
 KNOWN, FRESH = 40, 20
-#: What the ascent starts from and tries.
+#: What the ascent starts from and tries; weights never sum to less than the first, or the level alone would decide.
 LOUDNESS: Final = (0.25, 0.5, 1.0, 2.0)
 LEVELS: Final = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 FACTORS: Final = (0.0, 0.5, 0.8, 1.25, 2.0)
@@ -221,8 +221,8 @@ def _learn(rehearsal: Rehearsal) -> tuple[Doubles, float]:
     equal = np.full(count, 1 / count)
     loud = [(loudness * equal, level) for loudness in LOUDNESS for level in LEVELS]
     if len(trial.fresh.ideal) < ENOUGH_NEW:
-        borne = [pair for pair in loud if trial.borne(*pair)]
-        return max(borne, key=lambda pair: pair[0].sum() + pair[1]) if borne else loud[0]
+        borne = [pair for pair in loud if pair[1] <= 0 and trial.borne(*pair)]
+        return max(borne, key=lambda pair: (pair[0].sum(), pair[1])) if borne else loud[0]
     best, reached = _best(trial, loud, loud[0], -1.0)
     for _ in range(3):
         before = reached
@@ -247,10 +247,12 @@ def _best(
 def _moves(weights: Doubles, level: float, place: int) -> list[tuple[Doubles, float]]:
     """Return the neighbours along one axis: a weight, with the level as it is or a step lower; or the level."""
     if place == weights.size:
-        return [(weights, level + step) for step in STEPS] + [(weights * f, level) for f in FACTORS[1:]]
+        softer = [f for f in FACTORS[1:] if f * weights.sum() >= LOUDNESS[0]]
+        return [(weights, level + step) for step in STEPS] + [(weights * f, level) for f in softer]
     moved = []
     for value in [f * weights[place] for f in FACTORS] + [0.3 * float(weights.max())]:
         other = weights.copy()
         other[place] = value
-        moved += [(other, level), (other, level - 0.3), (other, level + 0.3)]
+        if other.sum() >= LOUDNESS[0]:
+            moved += [(other, level), (other, level - 0.3), (other, level + 0.3)]
     return moved
