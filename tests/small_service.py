@@ -18,12 +18,17 @@ import polars as pl
 
 from isthmus.data.corpus import Corpus
 from isthmus.data.simulate import WORLD, twin_world
+from isthmus.model.blend import COHORTS, Blend
 from isthmus.recommender import Recommender
+from isthmus.recommender.people import People
+from isthmus.recommender.readers import Readers, vocabulary
+from isthmus.recommender.store import Content
 from isthmus.service.app import create_app
 from isthmus.service.core import Places, Service
 from isthmus.service.settings import ServiceSettings
-from isthmus.split.temporal import Split
-from isthmus.train.fit import FitSettings
+from isthmus.split.temporal import TEST, Split
+from isthmus.train.fit import Target, training_data
+from isthmus.train.methods import make
 
 WORDS = ("popularity", "knn", "tfidf")
 Test = Callable[[httpx.AsyncClient, Service], Awaitable[None]]
@@ -34,7 +39,16 @@ def recommender() -> Recommender:
     """Two domains on two platforms, 60 persons with an account on each or on one."""
     world = twin_world(1, replace(WORLD, persons=60, items=40))
     split = Split.make(Corpus.from_tables(world.tables, name="world"), valid_share=0.2, test_share=0.1)
-    return Recommender.fit(split, settings=FitSettings(methods=WORDS, budget=0.0, seed=1, refit=False))
+    table = split.corpus.items
+    readers = Readers(vocabulary(split), vectors=False)
+    features = readers.read(table)
+    targets = {}
+    for domain in ("source", "target"):
+        data = training_data(split, TEST, domain, features)
+        methods = [make(word, {}).fit(data) for word in WORDS]
+        blend = Blend(WORDS, dict.fromkeys(COHORTS, (0.2, 0.4, 0.4)))
+        targets[domain] = Target(domain, data.target, data.popularity[data.target] == 0, methods, blend)
+    return Recommender(Content(targets, table, People.of(split), readers, features, {"corpus": "world"}))
 
 
 @lru_cache(maxsize=1)

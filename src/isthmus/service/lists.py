@@ -229,6 +229,7 @@ class Lister:
         return mine
 
     async def _warm_some(self, loop: asyncio.AbstractEventLoop) -> None:
+        await asyncio.sleep(0)
         live = self._live()
         size = min(IDLE, len(self._cold), *(room(live, domain) for domain in live.domains))
         some = [self._cold.popitem(last=False)[0] for _ in range(size)]

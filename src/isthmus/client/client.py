@@ -1,0 +1,199 @@
+"""A typed client over httpx: tries again what may be tried again, and turns problems into one error."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Literal, Self, cast
+from urllib.parse import quote
+
+import httpx
+
+from isthmus.client.answers import Account, Event, Item, Listed, Lists, Place, Receipt
+from isthmus.errors import IsthmusError
+
+Json = dict[str, object]
+#: Answers after which the same request may be sent again.
+AGAIN: Final = (429, 503)
+
+
+class ServiceError(IsthmusError):
+    """The service refused, failed or could not be reached.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status; 0 if there was no answer.
+    request_id : str
+        Id of the request, for the operator.
+    """
+
+    def __init__(self, what: str, *, status: int = 0, fix: str = "", where: str = "", request_id: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.status, self.request_id = status, request_id
+
+
+class Client:
+    """A connection to the service; close it, or use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    url : str
+        Address, such as ``http://127.0.0.1:8080``.
+    key : str, optional
+        The key, if the service needs one.
+    timeout : float
+        Seconds for one answer.
+    tries : int
+        How often a request is sent, at most. Events carry ids, so that none counts twice.
+    transport : httpx.BaseTransport, optional
+        Another way to the service, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout: float = 10.0,
+        tries: int = 4,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self._tries = tries
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def send(self, events: Sequence[Event]) -> Receipt:
+        """Return when the service has ``events`` on disk; the next list counts them.
+
+        Raises
+        ------
+        ServiceError
+            They were refused, or there is no answer after all tries.
+        """
+        named = [event if event.id else replace(event, id=uuid.uuid4().hex) for event in events]
+        said = self._ask("POST", "/v1/events", {"events": [_plain(asdict(event)) for event in named]})
+        texts = {name: tuple(cast("list[str]", said[name])) for name in ("ids", "duplicates", "conflicts")}
+        return Receipt(_whole(said["accepted"]), **texts, data_version=_whole(said["data_version"]))
+
+    def recommend(
+        self,
+        persons: Sequence[Account],
+        *,
+        target: str | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        scores: bool = False,
+    ) -> Lists:
+        """Return lists for accounts (platform, user): one for each domain, or of ``target`` only."""
+        body: Json = {
+            "persons": [{"platform": platform, "user": user} for platform, user in persons],
+            "target": target,
+            "k": k,
+            "exclude_seen": exclude_seen,
+            "scores": scores,
+        }
+        said = self._ask("POST", "/v1/recommend", body)
+        lists = tuple(_listed(one) for one in cast("list[Json]", said["lists"]))
+        names = str(said["model"]), str(said["model_version"])
+        return Lists(lists, *names, _whole(said["data_version"]), bool(said["degraded"]))
+
+    def similar(self, platform: str, item: str, *, k: int = 10) -> dict[str, tuple[Place, ...]]:
+        """Return what goes with an item, by domain."""
+        said = self._ask("POST", "/v1/similar", {"platform": platform, "item": item, "k": k})
+        lists = cast("list[Json]", said["lists"])
+        return {str(one["domain"]): _places(one["items"]) for one in lists}
+
+    def explain(self, account: Account, item: tuple[str, str]) -> Json:
+        """Return what an account's history gives to the score of an item."""
+        wanted = {"platform": item[0], "item": item[1]}
+        return self._ask("POST", "/v1/explain", {"platform": account[0], "user": account[1], "item": wanted})
+
+    def put_items(self, items: Sequence[Item]) -> int:
+        """Make items known; return how many were written. They can be listed then."""
+        said = self._ask("PUT", "/v1/items", {"items": [_plain(asdict(item)) for item in items]})
+        return _whole(said["written"])
+
+    def remove_item(self, platform: str, item: str) -> bool:
+        """Take an item off all lists; return whether it was on them."""
+        return bool(self._ask("DELETE", f"/v1/items/{quote(f'{platform}:{item}', safe='')}")["removed"])
+
+    def export_person(self, account: Account) -> Json:
+        """Return all that is known of a person."""
+        return self._ask("GET", f"/v1/persons/{quote(':'.join(account), safe='')}")
+
+    def erase_person(self, account: Account) -> Json:
+        """Erase a person; return the receipt."""
+        return self._ask("DELETE", f"/v1/persons/{quote(':'.join(account), safe='')}")
+
+    def activate(self, model: str) -> str:
+        """Let another model answer; return its version."""
+        return str(self._ask("POST", f"/v1/models/{quote(model, safe='')}/activate")["model_version"])
+
+    def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
+        failed = ServiceError("no answer")
+        for left in reversed(range(self._tries)):
+            wait = 0.1
+            try:
+                answer = self._http.request(method, path, json=body)
+            except httpx.TransportError as error:
+                failed = ServiceError(f"no answer: {type(error).__name__}", where=str(self._http.base_url))
+            else:
+                if answer.is_success:
+                    return cast("Json", answer.json())
+                failed = _problem(answer)
+                wait = float(answer.headers.get("retry-after", "0.1"))
+                if answer.status_code not in AGAIN:
+                    raise failed
+            if left:
+                time.sleep(wait)
+        raise failed
+
+
+def _problem(answer: httpx.Response) -> ServiceError:
+    try:
+        said = cast("Json", answer.json())
+    except ValueError:
+        said = {}
+    texts = {name: str(said.get(name, "")) for name in ("fix", "where", "request_id")}
+    return ServiceError(str(said.get("detail", "refused")), status=answer.status_code, **texts)
+
+
+def _plain(said: Mapping[str, object]) -> Json:
+    """Return what is said, without what is not; times as text."""
+    kept = {name: value for name, value in said.items() if value is not None}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in kept.items()}
+
+
+def _whole(number: object) -> int:
+    return int(cast("int", number))
+
+
+def _places(said: object) -> tuple[Place, ...]:
+    rows = cast("list[dict[str, str]]", said)
+    return tuple(
+        Place(row["platform"], row["item"], row["title"], cast("float | None", row.get("score"))) for row in rows
+    )
+
+
+def _listed(said: Json) -> Listed:
+    who = str(said["platform"]), str(said["user"]), str(said["domain"])
+    return Listed(*who, cast("Literal['model', 'cached', 'popular']", said["layer"]), _places(said["items"]))

@@ -1,0 +1,437 @@
+"""The service over HTTP, in this process: lists, events, items, persons, models; limits, keys, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from tests.small_service import account, event, item, models, recommender, served, serving
+
+from isthmus.errors import IsthmusError
+from isthmus.service.core import Places, Service
+from isthmus.service.operations import OPERATIONS
+from isthmus.service.problems import BusyError, problem, status_of
+from isthmus.service.settings import ServiceSettings
+
+Client = httpx.AsyncClient
+
+
+async def listed(client: Client, who: dict[str, str], domain: str = "source", **more: object) -> list[str]:
+    answer = await client.post("/v1/recommend", json={"persons": [who], "target": domain, **more})
+    assert answer.status_code == 200, answer.text
+    return [place["item"] for place in answer.json()["lists"][0]["items"]]
+
+
+def test_an_accepted_event_changes_the_next_list(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        first = await listed(client, account())
+        assert await listed(client, account()) == first, "from the list kept ready"
+        number = recommender().items.filter(domain="source")["item"].to_list().index(first[0])
+        done = await client.post("/v1/events", json={"events": [event(number)]})
+        assert done.status_code == 202
+        assert done.json()["accepted"] == done.json()["data_version"] == 1
+        second = await listed(client, account())
+        assert first[0] not in second
+        assert second[:5] != first[1:6]
+        again = await client.post("/v1/recommend", json={"persons": [account()], "k": 2, "scores": True})
+        said = again.json()
+        assert (said["model"], said["data_version"], said["degraded"]) == ("first", 1, False)
+        assert [one["domain"] for one in said["lists"]] == ["source", "target"]
+        scores = [place["score"] for place in said["lists"][0]["items"]]
+        assert scores == sorted(scores, reverse=True)
+
+    served(tmp_path, test)
+
+
+def test_sending_again_changes_nothing_and_a_restart_knows_all(tmp_path: Path) -> None:
+    new = {"platform": "north", "user": "新用户 / 1"}
+    sent = [event(3, new, id="a"), event(4, new, ts="2026-01-01T00:00:00Z"), event(5, new)]
+
+    async def test(client: Client, service: Service) -> None:
+        first = (await client.post("/v1/events", json={"events": sent})).json()
+        assert (first["accepted"], first["duplicates"]) == (3, [])
+        second = (await client.post("/v1/events", json={"events": sent[:2]})).json()
+        assert (second["accepted"], second["duplicates"]) == (0, first["ids"][:2])
+        other = (await client.post("/v1/events", json={"events": [event(9, new, id="a")]})).json()
+        assert other["conflicts"] == ["a"]
+        before.append(await listed(client, new))
+
+    before: list[list[str]] = []
+    served(tmp_path, test)
+
+    async def later(client: Client, service: Service) -> None:
+        assert service.tenant().live.seq >= 3
+        assert await listed(client, new) == before[0]
+        assert await listed(client, {"platform": "north", "user": "nobody"}) != before[0]
+
+    served(tmp_path, later)
+
+
+def test_what_is_asked_for_is_kept_to(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        every = await listed(client, account(), k=1000)
+        assert await listed(client, account(), k=5) == every[:5]
+        out = [{"platform": "north", "item": every[0]}, {"platform": "north", "item": every[2]}]
+        assert await listed(client, account(), k=3, exclude=out) == [every[1], *every[3:5]]
+        assert await listed(client, account(), filters={"platforms": ["south"]}) == []
+        assert await listed(client, account(), k=5, filters={"platforms": ["north"]}) == every[:5]
+        with_seen = await listed(client, account(), k=1000, exclude_seen=False)
+        assert set(with_seen) > set(every)
+        many = [account(n) for n in range(20)]
+        said = (await client.post("/v1/recommend", json={"persons": many, "k": 3})).json()["lists"]
+        assert [(one["user"], one["domain"]) for one in said] == [
+            (who["user"], domain) for who in many for domain in ("source", "target")
+        ]
+        for one in said[::2]:
+            alone = await listed(client, {"platform": "north", "user": one["user"]}, k=3)
+            assert [place["item"] for place in one["items"]] == alone
+
+    served(tmp_path, test)
+
+
+def test_reasons_name_the_history_and_what_it_gives(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        new = {"platform": "north", "user": "new"}
+        await client.post("/v1/events", json={"events": [event(3, new), event(8, new)]})
+        body = {"persons": [new], "k": 3, "reasons": 2, "scores": True}
+        said = (await client.post("/v1/recommend", json=body)).json()["lists"]
+        history = {item(3)["item"], item(8)["item"]}
+        reasons = [why for one in said for place in one["items"] for why in place["reasons"]]
+        assert {why["item"] for why in reasons} == history
+        assert any(abs(why["contribution"]) > 0.05 for why in reasons)
+        best = said[0]["items"][0]
+        wanted = {"platform": best["platform"], "item": best["item"]}
+        told = (await client.post("/v1/explain", json={**new, "item": wanted})).json()
+        assert told["score"] == best["score"]
+        assert told["evidence"] == best["reasons"]
+        live = service.tenant().live
+        row, person = live.row(**wanted), live.state.person(**new)
+        whole = live.state.batch([person])
+        without = live.scorer("source").score(whole.keep(whole.items != live.row("north", told["evidence"][0]["item"])))
+        place = np.searchsorted(live.scorer("source").items, row)
+        assert told["evidence"][0]["contribution"] == pytest.approx(told["score"] - float(without[0, place]), abs=2e-4)
+        nobody = (await client.post("/v1/explain", json={**new, "user": "none", "item": wanted})).json()
+        assert nobody["evidence"] == []
+        assert nobody["score"] == nobody["score_without_history"] == told["score_without_history"]
+
+    served(tmp_path, test)
+
+
+def test_a_new_item_can_be_listed_at_once_and_taken_off_again(tmp_path: Path) -> None:
+    model = recommender().items.filter(domain="source").row(6, named=True)
+    new = {"platform": "north", "item": "新书/1", "domain": "source", "title": model["title"], "text": model["text"]}
+    alike = {"platform": "north", "item": model["item"]}
+
+    async def test(client: Client, service: Service) -> None:
+        who = {"platform": "north", "user": "waits"}
+        early = {"events": [{**who, "platform": "north", "item": new["item"], "event": "like"}]}
+        assert (await client.post("/v1/events", json=early)).status_code == 202
+        assert service.tenant().live.state.waiting == 1
+        before = await listed(client, who, k=5)
+        done = await client.put("/v1/items", json={"items": [new]})
+        assert (done.json()["written"], done.json()["unchanged"]) == (1, 0), done.text
+        assert service.tenant().live.state.waiting == 0
+        assert await listed(client, who, k=5) != before, "the event that waited counts now"
+        assert new["item"] in await listed(client, account(), k=1000)
+        similar = (await client.post("/v1/similar", json={**alike, "target": "source", "k": 15})).json()
+        assert new["item"] in [place["item"] for place in similar["lists"][0]["items"]]
+        same = await client.put("/v1/items", json={"items": [new]})
+        assert (same.json()["written"], same.json()["unchanged"]) == (0, 1)
+        changed = await client.put("/v1/items", json={"items": [{**new, "title": "Other"}]})
+        assert changed.json()["written"] == 1
+        live = service.tenant().live
+        assert live.shelf.title(live.row("north", "新书/1")) == "Other"
+        conflict = await client.put("/v1/items", json={"items": [{**new, **alike, "title": "Other"}]})
+        assert conflict.status_code == 409
+        assert (await client.put("/v1/items", json={"items": [{**new, "domain": "sorce"}]})).status_code == 404
+        for expected in (True, False):
+            gone = await client.delete("/v1/items/north:%E6%96%B0%E4%B9%A6%2F1")
+            assert gone.json()["removed"] is expected
+        assert new["item"] not in await listed(client, account(), k=1000)
+        assert (await client.delete("/v1/items/north:none")).status_code == 404
+        digest.append(live.state.digest())
+
+    digest: list[str] = []
+    served(tmp_path, test)
+
+    async def later(client: Client, service: Service) -> None:
+        assert service.tenant().live.state.digest() == digest[0], "a restart replays the log"
+        assert new["item"] not in await listed(client, account(), k=1000)
+        await client.put("/v1/items", json={"items": [{**new, "title": "Other"}]})
+        assert new["item"] in await listed(client, account(), k=1000)
+
+    served(tmp_path, later)
+
+
+def test_a_person_can_be_exported_sent_again_and_erased(tmp_path: Path) -> None:
+    who = account(1)
+    path = f"/v1/persons/north:{who['user']}"
+
+    async def test(client: Client, service: Service) -> None:
+        await client.post("/v1/events", json={"events": [event(3, who), event(4, who, value=4.5)]})
+        told = (await client.get(path)).json()
+        assert len(told["accounts"]) >= 1
+        assert [deed["item"] for deed in told["events"]] == [item(3)["item"], item(4)["item"]]
+        assert told["model_history"]
+        again = await client.post("/v1/events", json={"events": told["events"]})
+        assert (again.json()["accepted"], again.json()["conflicts"]) == (0, []), "it is the same"
+        nobody = await listed(client, {"platform": "north", "user": "never seen"})
+        assert await listed(client, who) != nobody
+        gone = (await client.delete(path)).json()
+        assert (gone["events"], gone["model_holds_history"], len(gone["receipt"])) == (2, True, 64)
+        assert await listed(client, who) == nobody
+        assert (await client.get(path)).status_code == (await client.delete(path)).status_code == 404
+        for other in told["accounts"]:
+            assert await listed(client, other) == nobody
+
+    served(tmp_path, test)
+    held = [file.name for file in tmp_path.iterdir() if who["user"].encode() in file.read_bytes()]
+    assert held == []
+
+    async def later(client: Client, service: Service) -> None:
+        assert (await client.get(path)).status_code == 404
+
+    served(tmp_path, later)
+
+
+def test_models_change_under_load_without_a_failed_request(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        persons = [account(n) for n in range(8)]
+        seen: list[tuple[str, int, int]] = []
+        going = True
+
+        async def ask() -> None:
+            while going:
+                answer = await client.post("/v1/recommend", json={"persons": persons, "k": 3})
+                said = answer.json()
+                seen.append((said.get("model"), answer.status_code, len(said.get("lists", []))))
+                await asyncio.sleep(0.01)
+
+        askers = [asyncio.create_task(ask()) for _ in range(3)]
+        done = await client.post("/v1/models/second/activate")
+        assert done.json()["model"] == "second"
+        back = await client.post("/v1/models/rollback")
+        assert back.json()["model"] == "first"
+        event_after = await client.post("/v1/events", json={"events": [event(2)]})
+        assert event_after.status_code == 202
+        going = False
+        await asyncio.gather(*askers)
+        assert {(name, status, lists) for name, status, lists in seen} == {("first", 200, 16), ("second", 200, 8)}
+        assert (await client.post("/v1/models/rollback")).status_code == 422, "nothing left to go back to"
+        await client.post("/v1/models/second/activate")
+        told = (await client.get("/v1/models")).json()
+        assert (told["active"], told["previous"][-1]) == ("second", "first")
+        assert [one["name"] for one in told["models"] if one["active"]] == ["second"]
+        for wrong in ("third", "..", "%2e%2e%2fetc"):
+            assert (await client.post(f"/v1/models/{wrong}/activate")).status_code == 404, wrong
+        damaged = models() / "damaged"
+        damaged.mkdir()
+        for file in (models() / "first").iterdir():
+            content = bytearray(file.read_bytes())
+            content[-1] ^= file.name == "items.parquet"
+            (damaged / file.name).write_bytes(content)
+        refused = await client.post("/v1/models/damaged/activate")
+        assert refused.status_code == 422
+        assert "was changed" in refused.json()["detail"]
+        assert (await client.get("/v1/models")).json()["active"] == "second"
+
+    served(tmp_path, test)
+
+    async def later(client: Client, service: Service) -> None:
+        assert service.tenant().live.version.name == "second", "remembered over a restart"
+
+    served(tmp_path, later)
+    (tmp_path / "default.model.json").write_text('{"given": "x", "act')
+
+    async def again(client: Client, service: Service) -> None:
+        assert service.tenant().live.version.name == "first", "a damaged pointer: the model given"
+
+    served(tmp_path, again)
+
+
+def test_late_lists_come_from_a_cheaper_layer_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(client: Client, service: Service) -> None:
+        who = account()
+        first = await listed(client, who, k=5)
+        lister = service.tenant().lister
+        await lister.stop()  # nothing is scored any more
+        object.__setattr__(lister._settings, "deadline", 0.02)
+        seen = recommender().items.filter(domain="source")["item"].to_list().index(first[0])
+        await client.post("/v1/events", json={"events": [event(seen)]})
+        old = (await client.post("/v1/recommend", json={"persons": [who], "target": "source", "k": 4})).json()
+        assert (old["degraded"], old["lists"][0]["layer"]) == (True, "cached")
+        assert [place["item"] for place in old["lists"][0]["items"]] == first[1:5], "less what was met since"
+        new = {"persons": [account(5)], "target": "source", "k": 4}
+        popular = (await client.post("/v1/recommend", json=new)).json()
+        assert (popular["degraded"], popular["lists"][0]["layer"]) == (True, "popular")
+        assert len(popular["lists"][0]["items"]) == 4
+        filtered = {**new, "filters": {"platforms": ["south"]}}
+        assert (await client.post("/v1/recommend", json=filtered)).json()["lists"][0]["items"] == []
+        text = (await client.get("/metrics")).text
+        assert 'isthmus_lists_total{layer="cached"} 1.0' in text
+        assert 'isthmus_lists_total{layer="popular"} 2.0' in text
+
+    served(tmp_path, test)
+
+
+def test_lists_are_made_ready_in_idle_time_and_again_after_events(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        lister, live = service.tenant().lister, service.tenant().live
+        for _ in range(500):
+            if not lister.cold and lister.kept == 2 * live.state.persons:
+                break
+            await asyncio.sleep(0.02)
+        assert lister.kept == 2 * live.state.persons
+        person = live.state.person(**account())
+        before = lister._kept[person, "source"]
+        await client.post("/v1/events", json={"events": [event(2)]})
+        for _ in range(500):
+            if lister._kept[person, "source"] is not before:
+                break
+            await asyncio.sleep(0.02)
+        assert lister._kept[person, "source"].stamp == live.state.stamp(person) == 1
+
+    served(tmp_path, test, warm=True)
+
+
+BAD = {
+    "no JSON": (b'{"persons": [', 400, "JSON"),
+    "too deep": (b'{"persons":' + b"[" * 100_000, 400, ""),
+    "no object": (b"[]", 422, ""),
+    "nobody": (b'{"persons": []}', 422, "at least 1"),
+    "an unknown field": (b'{"persons": [{"platform": "a", "user": "b"}], "tenant": "x"}', 422, "not permitted"),
+    "too long a list": (b'{"persons": [{"platform": "a", "user": "b"}], "k": 1001}', 422, "1000"),
+    "an unknown domain": (b'{"persons": [{"platform": "a", "user": "b"}], "target": "sorce"}', 404, "did you mean"),
+    "a platform with a colon": (b'{"persons": [{"platform": "a:b", "user": "b"}]}', 422, "pattern"),
+    "a lone surrogate": (b'{"persons": [{"platform": "a", "user": "\\ud800"}]}', 422, "unicode"),
+    "too much": (json.dumps({"persons": [{"platform": "a", "user": "b"}] * 1000, "k": 1000}).encode(), 422, "places"),
+    "too many": (json.dumps({"persons": [{"platform": "a", "user": "b"}] * 1001}).encode(), 422, "1000"),
+}
+
+
+def test_what_is_wrong_is_said_in_one_form(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        kind = {"content-type": "application/json"}
+        for name, (body, status, said) in BAD.items():
+            answer = await client.post("/v1/recommend", content=body, headers=kind)
+            told = answer.json()
+            assert answer.status_code == status == told["status"], (name, answer.text)
+            assert answer.headers["content-type"] == "application/problem+json", name
+            assert set(told) == {"type", "title", "status", "detail", "where", "fix", "request_id"}
+            assert said in told["detail"], (name, told)
+            assert told["request_id"] == answer.headers["x-request-id"]
+        for value in ("NaN", "Infinity", "1e999"):
+            body = '{"events": [{"platform": "a", "user": "b", "item": "c", "value": V}]}'.replace("V", value)
+            answer = await client.post("/v1/events", content=body.encode(), headers=kind)
+            assert answer.status_code in (400, 422), value
+        late = await client.post("/v1/events", json={"events": [event(1, ts="2350-01-01T00:00:00Z")]})
+        assert (late.status_code, late.json()["where"]) == (422, "events.0")
+        long = await client.post("/v1/recommend", content=b" " * (5 << 20), headers=kind)
+        assert long.status_code == 413
+
+        async def endless() -> object:
+            for _ in range(100):
+                yield b" " * (1 << 20)
+
+        assert (await client.post("/v1/recommend", content=endless(), headers=kind)).status_code == 413
+        zipped = await client.post("/v1/recommend", content=b"x", headers={**kind, "content-encoding": "gzip"})
+        assert zipped.status_code == 415
+        assert (await client.get("/v1/recommend")).status_code == 405
+        assert (await client.get("/v1/nothing")).status_code == 404
+        assert (await client.get("/livez", headers={"host": "evil.example:80"})).status_code == 421
+        kept = await client.get("/livez", headers={"x-request-id": "abcdefgh-1"})
+        assert kept.headers["x-request-id"] == "abcdefgh-1"
+        assert kept.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in kept.headers
+        assert service.doors.inside == 0
+        log = service.tenant().log
+        assert log.seq == 0, "nothing wrong was written"
+
+    served(tmp_path, test)
+
+
+def test_a_failure_of_ours_is_said_without_its_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(client: Client, service: Service) -> None:
+        def broken(*_: object) -> None:
+            raise ValueError("the secret of u17")
+
+        monkeypatch.setattr(service.tenant().lister, "ready", broken)
+        answer = await client.post("/v1/recommend", json={"persons": [account()]})
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+
+    served(tmp_path, test)
+
+
+def test_every_error_of_the_tree_has_a_status_and_a_form() -> None:
+    def below(kind: type[IsthmusError]) -> list[type[IsthmusError]]:
+        return [kind, *(found for child in kind.__subclasses__() for found in below(child))]
+
+    kinds = [kind for kind in below(IsthmusError) if kind.__name__ != "RequestError"]
+    assert len(kinds) >= 9
+    for kind in kinds:
+        said = json.loads(problem(kind("what", fix="do"), "r").body)
+        assert said["status"] == status_of(kind("x")) in range(400, 600)
+        assert said["title"] != "failed" or said["status"] == 500, kind
+    assert problem(BusyError("later")).headers["retry-after"] == "1"
+
+
+def test_the_document_has_every_operation_its_errors_and_examples(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        document = (await client.get("/openapi.json")).json()
+        declared = {(one.method, one.path) for one in OPERATIONS if one.name != "openapi"}
+        found = {(method.upper(), path) for path, ways in document["paths"].items() for method in ways}
+        assert found == declared, "an operation that is not declared cannot be called"
+        for path, ways in document["paths"].items():
+            for method, said in ways.items():
+                assert said["description"], path
+                errors = {int(status) for status in said["responses"]} - {200, 202}
+                assert errors, path
+                if path.startswith("/v1/"):
+                    assert {400, 401, 403, 429, 500, 503} <= errors, path
+                    for status in errors:
+                        (kind,) = said["responses"][str(status)]["content"]
+                        assert kind == "application/problem+json", (path, method, status)
+        schemas = document["components"]["schemas"]
+        assert "HTTPValidationError" not in schemas
+        assert schemas["Account"]["properties"]["user"]["examples"]
+        referred = set(json.dumps(document).split('"#/components/schemas/')[1:])
+        assert {one.split('"')[0] for one in referred} <= set(schemas)
+
+    served(tmp_path, test)
+
+
+def test_too_many_at_a_time_and_too_often_are_told_when_to_come_back(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        answers = [await client.post("/v1/recommend", json={"persons": [account()]}) for _ in range(30)]
+        statuses = [answer.status_code for answer in answers]
+        assert 5 <= statuses.count(200) <= 8
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await client.get("/readyz")).status_code == 200, "health has no limit"
+        service.doors.draining = True
+        await asyncio.sleep(1.1)
+        ending = await client.post("/v1/recommend", json={"persons": [account()]})
+        assert (ending.status_code, ending.headers["retry-after"]) == (503, "1")
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/livez")).status_code == 200
+
+    served(tmp_path, test, rate=1.0, burst=5)
+
+
+def test_two_services_cannot_share_a_folder_and_others_need_a_key(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with serving(tmp_path):
+            with pytest.raises(IsthmusError, match="another service"):
+                Service.open(Places(tmp_path, {"default": models() / "first"}), ServiceSettings())
+
+    asyncio.run(run())
+    with pytest.raises(IsthmusError, match="there is no key"):
+        Service.open(Places(tmp_path, {"default": models() / "first"}), ServiceSettings(host="0.0.0.0"))
+    with pytest.raises(IsthmusError, match="no model 'nothing'"):
+        Service.open(Places(tmp_path, {"default": models() / "nothing"}), ServiceSettings())
