@@ -39,13 +39,13 @@ class SequenceCarrier(Method):
         "ids": True,
         "sources": True,
         "half_life": 0.0,
-        "epochs": 15,
-        "learning_rate": 2e-3,
+        "epochs": 10,
+        "learning_rate": 4e-3,
         "dim": 64,
         "layers": 2,
         "dropout": 0.3,
         "shrink": 0.1,
-        "batch": 2048,
+        "batch": 512,
         "members": 1,
     }
     grid: ClassVar = {"half_life": (0.0, 90.0), "sources": (True, False), "dropout": (0.3, 0.5)}

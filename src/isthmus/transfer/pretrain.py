@@ -73,13 +73,13 @@ class SequencePretraining:
 
     domains: tuple[str, ...] = ()
     objectives: Mapping[str, float] | None = None
-    epochs: float = 10.0
-    learning_rate: float = 2e-3
-    dropout: float = 0.1
+    epochs: float = 6.0
+    learning_rate: float = 4e-3
+    dropout: float = 0.2
     dim: int = 64
     layers: int = 2
     experts: int = 4
-    batch: int = 2048
+    batch: int = 512
     alpha: float = 0.5
     keep_adaptor: bool = False
     shrink: float = 0.1
