@@ -15,6 +15,7 @@ from scipy import sparse
 from tests.tiny_language import folder as language_folder
 
 from isthmus.data.sequences import Histories
+from isthmus.encode.graph import Neighbours
 from isthmus.errors import ArtefactError, InputError
 from isthmus.model.base import Features, Method, Settings, State, TrainingData, strongest
 from isthmus.model.collaborative import OWN_FIRST, CoOccurrence, Ease
@@ -37,7 +38,15 @@ def small_features(seed: int = 0) -> Features:
     vectors[14] = 0
     text = words / np.maximum(np.linalg.norm(words, axis=1, keepdims=True), 1e-9)
     texts = tuple(f"number {item} of {item * item}" if item != 14 else "" for item in range(N))
-    return Features(sparse.csr_array(text.astype(np.float32)), vectors, texts=texts)
+    pictures = {name: vectors[:, :3] + 1 for name in ("image", "told")}
+    for rows in pictures.values():
+        rows[14] = 0
+    ties = rng.random((N, 6)) < 0.4
+    ties[14] = False
+    rows, entities = np.nonzero(ties)
+    kinds, worth = rng.integers(0, 3, rows.size).astype(np.int32), np.ones(rows.size, np.float32)
+    graph = Neighbours(rows.astype(np.int32), kinds, entities.astype(np.int32), worth, N, 6, ("a", "b", "c"))
+    return Features(sparse.csr_array(text.astype(np.float32)), vectors, texts=texts, graph=graph, more=pictures)
 
 
 def small_data(seed: int = 0, persons: int = 30) -> TrainingData:

@@ -302,7 +302,12 @@ def _longer(data: TrainingData, original: int) -> Features:
     if places is not None:
         rows = np.append(np.arange(data.n_items), [original, original])
         places = replace(places, domain=places.domain[rows], platform=places.platform[rows])
-    return replace(data.features, text=text, vectors=vectors, texts=texts, places=places)
+    graph, more = data.features.graph, data.features.more
+    if graph is not None:
+        again = graph.take(np.array([original], np.int32))
+        graph = graph + again + replace(again.take(np.zeros(0, np.int32)), n_items=1)
+    more = {name: np.concatenate([rows, rows[[original]], np.zeros_like(rows[:1])]) for name, rows in more.items()}
+    return replace(data.features, text=text, vectors=vectors, texts=texts, places=places, graph=graph, more=more)
 
 
 def _grown(data: TrainingData) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], int]:

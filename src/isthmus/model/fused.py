@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Length of the vectors that the graph is made into.
 GRAPH_DIM = 64
 #: Pairs of items that teach a network, at most.
-PAIRS = 200_000
+PAIRS = 30_000
 
 
 class ImageContent(TextContent):
@@ -38,7 +38,7 @@ class ImageContent(TextContent):
     def _fit(self, data: TrainingData, seed: int) -> None:
         if self.modality not in data.features.more:
             raise InputError(
-                f"the method {self.name} needs {self.modality} vectors", fix="name their files in the spec"
+                f"the method {self.name} needs {self.modality} vectors", fix="name files"
             )
         super()._fit(replace(data, features=self._seen(data.features)), seed)
 
@@ -128,7 +128,8 @@ class FusedContent(TextContent):
 
         model = Fusion(shown.dims, str(self.settings["how"]))
         model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in self.weights.items()})
-        return model.eval()
+        model.eval()
+        return model
 
     def state(self) -> State:
         """Return how each modality is whitened, the directions of the graph, and the network."""
@@ -154,9 +155,8 @@ class FusedContent(TextContent):
         )
         self.weights = {name.removeprefix("net."): array for name, array in arrays.items() if name.startswith("net.")}
         blocks = self._blocks(features)
-        empty = {
-            name: np.zeros((self.n_items, white.mean.size), np.float32) for name, white in self.fuser.whitenings.items()
-        }
+        sizes = {name: white.mean.size for name, white in self.fuser.whitenings.items()}
+        empty = {name: np.zeros((self.n_items, size), np.float32) for name, size in sizes.items()}
         self._take(self.fuser.parts({**empty, **blocks}))
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002

@@ -96,7 +96,7 @@ class Shown:
         return model([part[rows] for part in self.parts], there)
 
 
-def train_fusion(shown: Shown, pairs: Ints, kind: str, *, seed: int, epochs: int = 8, drop: float = 0.3) -> Fusion:
+def train_fusion(shown: Shown, pairs: Ints, kind: str, *, seed: int, epochs: int = 4, drop: float = 0.3) -> Fusion:
     """Return the network learned from items met in a row.
 
     Each item is to be told from the others of its batch by the one met before it (InfoNCE, van den Oord et al. 2018,
@@ -132,11 +132,12 @@ def train_fusion(shown: Shown, pairs: Ints, kind: str, *, seed: int, epochs: int
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-    return model.eval()
+    model.eval()
+    return model
 
 
-@torch.no_grad()
 def fused_vectors(shown: Shown, model: Fusion) -> Floats:
     """Return the fused vector of each item, (N, dim) float32."""
     blocks = torch.arange(len(shown.there)).split(8192)
-    return np.concatenate([shown.fuse(model, rows).numpy() for rows in blocks]).astype(np.float32)
+    with torch.inference_mode():
+        return np.concatenate([shown.fuse(model, rows).numpy() for rows in blocks]).astype(np.float32)

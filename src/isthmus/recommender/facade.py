@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 
 from isthmus.data.sequences import Histories
+from isthmus.encode.modalities import Knowledge
 from isthmus.errors import InputError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.files import Json
 from isthmus.model.base import Features
 from isthmus.recommender import store
-from isthmus.recommender.listing import Lister, Rules
 from isthmus.recommender.items import with_items
+from isthmus.recommender.listing import Lister, Rules
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers, vocabulary
 from isthmus.recommender.store import Content
@@ -107,8 +108,9 @@ class Recommender:
         readers = Readers(
             vocabulary(split),
             model,
-            vectors=bool({"text", "sequence"} & set(settings.methods)),
+            vectors=bool({"text", "sequence", "fused"} & set(settings.methods)),
             texts="language" in settings.methods,
+            knowledge=Knowledge.of(split.corpus, settings.methods),
         )
         features = readers.read(split.corpus.items)
         fitted = {

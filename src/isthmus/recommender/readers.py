@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
 from isthmus.encode.static import open_encoder
+from isthmus.encode.graph import Neighbours
+from isthmus.encode.modalities import Knowledge
 from isthmus.encode.store import encode_items
 from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder
+from isthmus.encode.verbalise import told_items
 from isthmus.model.base import Features, Places
 from isthmus.split.temporal import CONTEXT, TEST, Split
+from isthmus.types import Floats
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,29 @@ class Readers:
         Whether language-model vectors are used at all.
     texts : bool
         Whether the texts themselves are kept, for methods that read on their own.
+    knowledge : Knowledge
+        Graph, pictures, sounds and films.
     """
 
     tfidf: TfidfEncoder
     model: str | None = None
     vectors: bool = True
     texts: bool = False
+    knowledge: Knowledge = field(default_factory=Knowledge)
 
     def read(self, items: pl.DataFrame) -> Features:
         """Return the features of ``items``, one row each; vectors come from the cache where they were made before."""
         texts = Template().render(items).to_list()
         vectors = encode_items(items, open_encoder(self.model)).matrix if self.vectors else None
         text = self.tfidf.transform(texts)
-        return Features(text, vectors, Places.of(items), tuple(texts) if self.texts else None)
+        return Features(text, vectors, Places.of(items), tuple(texts) if self.texts else None, *self._known(items))
+
+    def _known(self, items: pl.DataFrame) -> tuple[Neighbours | None, dict[str, Floats]]:
+        """Return what graph and files say of ``items``."""
+        more, graph = self.knowledge.read_files(items), self.knowledge.graph
+        if graph is not None and self.knowledge.told:
+            more["told"] = encode_items(told_items(graph, items), open_encoder(self.model)).matrix
+        return (None if graph is None else graph.neighbours(items)), more
 
 
 def vocabulary(split: Split) -> TfidfEncoder:
@@ -57,4 +71,6 @@ def stack(old: Features, new: Features, items: pl.DataFrame) -> Features:
     text = None if old.text is None or new.text is None else sparse.vstack([old.text, new.text], format="csr")
     vectors = None if old.vectors is None or new.vectors is None else np.concatenate([old.vectors, new.vectors])
     texts = None if old.texts is None or new.texts is None else (*old.texts, *new.texts)
-    return Features(text, vectors, Places.of(items), texts)
+    graph = None if old.graph is None or new.graph is None else old.graph + new.graph
+    more = {name: np.concatenate([rows, new.more[name]]) for name, rows in old.more.items() if name in new.more}
+    return Features(text, vectors, Places.of(items), texts, graph, more)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
+from isthmus.encode.modalities import Knowledge
 from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.errors import ArtefactError
@@ -31,6 +32,8 @@ FORMAT: Final = 2
 READS: Final = (1, 2)
 MANIFEST: Final = "model.json"
 FIX: Final = "fit it again"
+#: Put before the names of vectors of pictures and the like.
+MORE: Final = "more."
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def write(content: Content, path: Path) -> None:
             "language_model": content.readers.model,
             "vectors": content.readers.vectors,
             "texts": content.readers.texts,
+            "knowledge": content.readers.knowledge.save(folder),
             "targets": targets,
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
@@ -127,6 +131,7 @@ def _read(path: Path, manifest: Json) -> Content:
         None if manifest["language_model"] is None else str(manifest["language_model"]),
         bool(manifest["vectors"]),
         bool(manifest.get("texts", False)),
+        Knowledge.open(path, cast("Json", manifest.get("knowledge", {}))),
     )
     features = _unpack(load_file(path / "features.safetensors"), items, readers)
     targets = [
@@ -185,21 +190,22 @@ def _read_target(path: Path, place: int, said: Json, n_items: int, features: Fea
     )
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
-
-
-def _pack(features: Features) -> State:
 def _voice(said: Json) -> tuple[float, ...] | None:
     voice = said.get("voice")
     return None if voice is None else tuple(cast("list[float]", voice))
 
 
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def _pack(features: Features) -> State:
     packed: State = {}
     if features.text is not None:
         packed |= {"data": features.text.data, "indices": features.text.indices, "indptr": features.text.indptr}
     if features.vectors is not None:
         packed["vectors"] = features.vectors
+    packed |= {f"{MORE}{name}": rows for name, rows in features.more.items()}
     return packed
 
 
@@ -209,4 +215,12 @@ def _unpack(arrays: Mapping[str, np.ndarray], items: pl.DataFrame, readers: Read
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
         text = sparse.csr_array(parts, shape=(items.height, readers.tfidf.n_features))
     texts = tuple(Template().render(items).to_list()) if readers.texts else None
-    return Features(text, arrays.get("vectors"), Places.of(items), texts)
+    graph = readers.knowledge.graph
+    return Features(
+        text,
+        arrays.get("vectors"),
+        Places.of(items),
+        texts,
+        None if graph is None else graph.neighbours(items),
+        {name.removeprefix(MORE): rows for name, rows in arrays.items() if name.startswith(MORE)},
+    )

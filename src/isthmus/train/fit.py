@@ -185,7 +185,7 @@ def fit_target(split: Split, domain: str, features: Features, settings: FitSetti
 
 
 def task_names(split: Split, settings: FitSettings, features: Features) -> list[str]:
-    """Return the methods that make sense: recent popularity needs dates, reading needs texts."""
+    """Return the methods that make sense: recent popularity needs dates, reading needs texts, a graph, pictures."""
     unknown = [name for name in settings.methods if name not in METHODS]
     if unknown:
         make(unknown[0])
@@ -193,7 +193,15 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
     if split.corpus.order_only and "recent" in wanted:
         wanted.remove("recent")
     texts = features.text is not None and features.text.nnz > 0
-    needs = {"tfidf": texts, "terms": texts, "fm": texts, "text": features.vectors is not None, "language": features.texts is not None}
+    needs = {
+        "tfidf": texts,
+        "terms": texts,
+        "fm": texts,
+        "text": features.vectors is not None,
+        "language": features.texts is not None,
+    }
+    needs |= {"graph": features.graph is not None, "fused": bool(features.graph is not None or features.more)}
+    needs |= {name: name in features.more for name in ("image", "told")}
     needs |= dict.fromkeys(("aligned", "launch"), texts or features.vectors is not None)
     return [name for name in wanted if needs.get(name, True)]
 

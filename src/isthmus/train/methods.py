@@ -12,6 +12,8 @@ from isthmus.model.bridge import Bridge
 from isthmus.model.collaborative import CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
+from isthmus.model.fused import FusedContent, ImageContent, ToldContent
+from isthmus.model.graph import GraphContent
 from isthmus.model.fresh import Launch
 from isthmus.model.popularity import Popularity, RecentPopularity
 from isthmus.model.student import STUDENTS
@@ -28,6 +30,8 @@ METHODS: Final[dict[str, type[Method]]] = {
         CoOccurrence,
         TfidfContent,
         TextContent,
+        GraphContent,
+        ImageContent,
         Aligned,
         Launch,
         TermContent,
@@ -35,6 +39,8 @@ METHODS: Final[dict[str, type[Method]]] = {
         Als,
         HybridFm,
         Bpr,
+        ToldContent,
+        FusedContent,
         Bridge,
         SequenceCarrier,
         LanguageCarrier,
@@ -45,11 +51,15 @@ METHODS: Final[dict[str, type[Method]]] = {
 CARRIERS: Final = ("sequence", "language")
 #: The methods that take part unless others are named: not carriers, and not those made for people or domains without
 #: events, which take part where they are needed or named.
-GROUND: Final = tuple(name for name in METHODS if name not in (*CARRIERS, TermContent.name, Bridge.name))
+GROUND: Final = tuple(
+    name
+    for name in METHODS
+    if name not in (*CARRIERS, TermContent.name, Bridge.name, ToldContent.name, FusedContent.name)
+)
 
 
 def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:
-    """Return the method ``name``, not yet fitted.
+    """Return the method ``name``, not yet fitted; or a student, which only a model can teach.
 
     Raises
     ------

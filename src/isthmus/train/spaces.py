@@ -108,6 +108,14 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
     },
     "tfidf": {"decay": _DECAY, "sources": _SOURCES},
+    "graph": {"learned": Choice((True, False)), "norm": Range(0.0, 1.0), "decay": _DECAY, "sources": _SOURCES},
+    "image": {"shrink": Range(0.0, 1.0), "decay": _DECAY, "sources": _SOURCES},
+    "told": {"shrink": Range(0.0, 1.0), "decay": _DECAY, "sources": _SOURCES},
+    "fused": {
+        "how": Choice(("concat", "gated", "experts", "attention")),
+        "decay": _DECAY,
+        "sources": _SOURCES,
+    },
     "text": {"shrink": Range(0.0, 0.9), "decay": _DECAY, "sources": _SOURCES},
     "ease": {
         "l2": Range(1.0, 5000.0, log=True),
@@ -117,14 +125,18 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
     },
     "ials": {
-    "aligned": {
-        "l2": Range(0.3, 100.0, log=True),
-        "share": Range(0.0, 1.0),
-        "dim": Range(16, 512, log=True),
-        "decay": _DECAY,
-        "sources": _SOURCES,
-    },
-    "launch": {"days": Range(7.0, 365.0, log=True), "l2": Range(1.0, 1000.0, log=True), "dim": Range(8, 256, log=True)},
+        "aligned": {
+            "l2": Range(0.3, 100.0, log=True),
+            "share": Range(0.0, 1.0),
+            "dim": Range(16, 512, log=True),
+            "decay": _DECAY,
+            "sources": _SOURCES,
+        },
+        "launch": {
+            "days": Range(7.0, 365.0, log=True),
+            "l2": Range(1.0, 1000.0, log=True),
+            "dim": Range(8, 256, log=True),
+        },
         "dim": _DIM,
         "l2": Range(0.001, 10.0, log=True),
         "alpha": Range(1.0, 100.0, log=True),
