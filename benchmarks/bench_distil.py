@@ -50,10 +50,12 @@ METHODS = ("popularity", "recent", "knn", "tfidf", "text", "ease", "ials")
 BOTH = {"score": 1.0, "list": 1.0}
 STUDENTS = {
     "lists, 200 weights, items only": DistilSettings(epochs=0, kept=200),
-    "lists, 800 weights, items only": DistilSettings(epochs=0, kept=800),
-    "lists, 800 weights": DistilSettings(objectives=BOTH, kept=800),
+    "lists, 50 weights, items only": DistilSettings(epochs=0, kept=50),
+    "lists, 200 weights": DistilSettings(objectives=BOTH, kept=200),
     "vectors, 64": DistilSettings(student="vectors", objectives={**BOTH, "vector": 1.0}),
 }
+#: Persons below which a slice says nothing.
+FEWEST = 50
 PREFACE = Path(__file__).parent / "distil_preface.md"
 
 
@@ -135,7 +137,7 @@ def row_of(
 
 def interval(mine: np.ndarray, whole: np.ndarray, times: int = 1000) -> dict[str, float]:
     """Return the mean, the share of the teacher's, and its 95 % interval over resampled persons."""
-    if mine.size == 0 or np.nanmean(whole) == 0:
+    if mine.size < FEWEST or np.nanmean(whole) == 0:
         return {"n": int(mine.size)}
     draws = generator(0, "bench", "bootstrap").integers(0, mine.size, (times, mine.size))
     ratios = mine[draws].mean(axis=1) / np.maximum(whole[draws].mean(axis=1), 1e-12)
@@ -280,7 +282,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--text", action="store_true", help="the text students instead")
     parser.add_argument("--budget", type=float, default=15)
-    for name, most in {"persons": 600, "people": 1200, "probes": 20_000, "epochs": 3, "texts": 2000}.items():
+    for name, most in {"persons": 1500, "people": 1200, "probes": 20_000, "epochs": 3, "texts": 2000}.items():
         parser.add_argument(f"--{name}", type=int, default=most)
     parser.add_argument("--speed", type=int, default=400, help="texts read to measure the speed")
     options = parser.parse_args()

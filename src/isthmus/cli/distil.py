@@ -50,7 +50,7 @@ def distil_(
     objective: Annotated[
         list[str] | None, typer.Option(metavar="NAME=WEIGHT,…", help="score, list; for vectors also vector.")
     ] = None,
-    kept: Annotated[int | None, typer.Option(min=1, help="Weights of each item (lists); default 800.")] = None,
+    kept: Annotated[int | None, typer.Option(min=1, help="Weights of each item (lists); default 200.")] = None,
     dim: Annotated[
         int | None, typer.Option(min=1, help="Length of the vectors; default 64, and 256 for static.")
     ] = None,

@@ -89,7 +89,7 @@ class ListStudent(Student):
     """Weights from item to item (N, T), the ``kept`` largest of each row: serving is one sparse product."""
 
     name = "student-lists"
-    defaults: ClassVar[Settings] = {"decay": 0.7, "kept": 800}
+    defaults: ClassVar[Settings] = {"decay": 0.7, "kept": 200}
     weights: sparse.csr_array
 
     def score(self, histories: Histories) -> Floats:

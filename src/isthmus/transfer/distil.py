@@ -61,14 +61,14 @@ class DistilSettings:
     people : int
         Persons whose lists are imitated, at most.
     probes : int
-        Items asked about one by one, at most; the most popular first.
+        Items asked about one by one, at most: those of the target first, then the most popular.
     seed : int
         For everything that draws.
     """
 
     student: Kind = "lists"
     objectives: Mapping[str, float] = field(default_factory=lambda: {"score": 1.0, "list": 1.0})
-    kept: int = 800
+    kept: int = 200
     dim: int = 64
     temperature: float = 0.5
     epochs: int = 20

@@ -21,7 +21,7 @@ Teacher: TypeAlias = Callable[[Histories], Floats]
 TOP: Final = 200
 DRAWN: Final = 200
 #: Largest additions of a single item that are kept.
-MOST: Final = 800
+MOST: Final = 400
 #: Histories asked about at a time.
 BLOCK: Final = 256
 
@@ -91,9 +91,10 @@ def hear(teacher: Teacher, histories: Histories, target: Indices, n_items: int, 
 def _probe(
     teacher: Teacher, histories: Histories, bias: Floats, where: tuple[Indices, int], probes: int
 ) -> sparse.csr_array:
-    """Return what single items add, (N, T); the items that are met most often come first."""
+    """Return what single items add, (N, T): the target's own first, then those that are met most often elsewhere."""
     target, n_items = where
-    met = np.bincount(histories.items, minlength=n_items) + 0.5 * np.isin(np.arange(n_items), target)
+    met = np.bincount(histories.items, minlength=n_items).astype(np.float64)
+    met[target] += met.max(initial=0.0) + 1.0
     asked = np.sort(np.argsort(-met, kind="stable")[: min(probes, n_items)])
     asked = asked[met[asked] > 0]
     inside = np.isin(asked, target).astype(np.int64)

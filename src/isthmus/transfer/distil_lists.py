@@ -28,7 +28,7 @@ class ListPupil(Pupil):
         student = ListStudent({"kept": kept})
         student.target, student.n_items = lessons.target, lessons.n_items
         student.bias = lessons.bias.copy()
-        indptr = np.arange(0, lessons.n_items * width + 1, width)
+        indptr = np.arange(0, lessons.n_items * width + 1, width, dtype=np.int32)
         shape = (lessons.n_items, lessons.target.size)
         student.weights = sparse.csr_array((values.ravel(), self.columns.ravel(), indptr), shape=shape)
         self.student = student
