@@ -6,8 +6,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -103,8 +103,9 @@ def served(data: Path, test: Test, **settings: object) -> None:
     asyncio.run(run())
 
 
-def started(data: Path, *words: object) -> tuple[subprocess.Popen[str], str]:
-    """Start ``isthmus serve`` on a free port; return the process and its address."""
+@contextmanager
+def started(data: Path, *words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start ``isthmus serve`` on a free port; yield the process and its address; end it if it still runs."""
     command = [
         Path(sys.executable).parent / "isthmus",
         "serve",
@@ -122,9 +123,11 @@ def started(data: Path, *words: object) -> tuple[subprocess.Popen[str], str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line.startswith("listening on "):
-        _, said = process.communicate(timeout=20)
-        raise AssertionError(f"{process.returncode}: {line}{said}")
-    return process, line.split()[-1]
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("listening on "), process.communicate(timeout=20)
+        yield process, line.split()[-1]
+    finally:
+        process.kill()
+        process.communicate()

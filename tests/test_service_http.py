@@ -414,10 +414,15 @@ def test_too_many_at_a_time_and_too_often_are_told_when_to_come_back(tmp_path: P
         refused = next(answer for answer in answers if answer.status_code == 429)
         assert int(refused.headers["retry-after"]) >= 1
         assert (await client.get("/readyz")).status_code == 200, "health has no limit"
-        service.doors.draining = True
         await asyncio.sleep(1.1)
+        object.__setattr__(service.settings, "in_flight", 0)
+        full = await client.post("/v1/recommend", json={"persons": [account()]})
+        assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+        assert (await client.get("/readyz")).status_code == 200
+        object.__setattr__(service.settings, "in_flight", 10)
+        service.doors.draining = True
         ending = await client.post("/v1/recommend", json={"persons": [account()]})
-        assert (ending.status_code, ending.headers["retry-after"]) == (503, "1")
+        assert (ending.status_code, ending.headers["connection"]) == (200, "close")
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/livez")).status_code == 200
 

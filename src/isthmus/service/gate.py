@@ -58,7 +58,7 @@ class Caller:
 
 @dataclass
 class Doors:
-    """Whether the service takes requests, and how many are inside."""
+    """Whether the service is about to end, and how many requests are inside."""
 
     draining: bool = False
     inside: int = 0
@@ -79,7 +79,7 @@ class Guard:
     settings : ServiceSettings
         The other limits.
     doors : Doors
-        Open or closing.
+        How many are inside.
     """
 
     vault: Vault
@@ -96,11 +96,11 @@ class Guard:
         RequestError
             The request is refused.
         BusyError
-            Too many are inside, or the service is about to end.
+            Too many are inside.
         """
         asked_openly = operation is not None and operation.open
-        if not asked_openly and (self.doors.draining or self.doors.inside >= self.settings.in_flight):
-            raise BusyError("the service is ending" if self.doors.draining else "too many requests at a time")
+        if not asked_openly and self.doors.inside > self.settings.in_flight:
+            raise BusyError("too many requests at a time")
         caller = self._caller(operation, headers, request)
         if not asked_openly:
             wait = self.buckets.take(caller.name)

@@ -67,7 +67,9 @@ class Models:
         """Return the version of a model; its name is looked up among :meth:`names`, never used as a path."""
         known = self.names()
         if name not in known:
-            raise NotFoundError(f"no model '{name}'{nearest(name, known)}", fix=f"models: {', '.join(known[:20])}")
+            raise NotFoundError(
+                f"no model '{name}'{nearest(name, known)}", fix=f"models: {', '.join(known[:20]) or 'none'}"
+            )
         return Version(name, sha256(self.folder / name / _MANIFEST)[:12])
 
     def open(self, name: str) -> tuple[Recommender, Version]:
@@ -88,14 +90,15 @@ class Models:
 
     def first(self) -> tuple[Recommender, Version]:
         """Return the model to start with: the active one, or the nearest one before it that is whole."""
-        wanted = [self.pointer.active, *reversed(self.pointer.previous), self.given.name]
+        wanted = list(dict.fromkeys([self.pointer.active, *reversed(self.pointer.previous), self.given.name]))
         problem: IsthmusError = ArtefactError("is not a model", where=self.given, fix="name a folder written by fit")
-        for name in dict.fromkeys(wanted):
+        for name in wanted:
             try:
                 opened = self.open(name)
             except IsthmusError as error:
-                logger.error("model %s cannot be served: %s", name, error)
                 problem = error
+                if name != wanted[-1]:
+                    logger.error("model %s cannot be served: %s", name, error)
                 continue
             if name != self.pointer.active:
                 self.point(Pointer(str(self.given), name, ()))

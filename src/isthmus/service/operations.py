@@ -19,7 +19,7 @@ class Operation:
     scope : str
         What a key needs; empty if no key is needed.
     open : bool
-        Whether it is answered while the service drains, and without a limit of rate.
+        Whether it is answered without a limit of number and rate.
     """
 
     name: str

@@ -66,6 +66,7 @@ def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> 
         timeout_keep_alive=30,
         backlog=2048,
     )
+    listener.listen(config.backlog)
     host, port = listener.getsockname()[:2]
     sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}\n")
     sys.stdout.flush()
