@@ -180,3 +180,17 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     vault = Vault(tmp_path / "MODEL.service")
     assert len(vault.audit()) >= 2
     vault.close()
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    tests = Path(__file__).parent
+    page = (tests.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    files = {path.name: path.read_text(encoding="utf-8") for path in tests.glob("test_service_*.py")}
+    found = 0
+    for row in page.splitlines():
+        file = ""
+        for name, test in re.findall(r"`(test_service_\w+\.py)?::(\w+)`", row):
+            file = name or file
+            assert f"def {test}(" in files[file], (file, test)
+            found += 1
+    assert found >= 20

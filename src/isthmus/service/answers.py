@@ -44,7 +44,9 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
     if asked.target is not None:
         live.scorer(asked.target)
     domains = live.domains if asked.target is None else [asked.target]
-    filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
+    filters = Filters()
+    if asked.filters is not None:
+        filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
     left_out = frozenset((one.platform, one.item) for one in asked.exclude)
     asks = [
         Ask((account.platform, account.user), domain, asked.k, asked.exclude_seen, left_out, filters)
@@ -76,13 +78,16 @@ async def _answered(tenant: Tenant, asks: Sequence[Ask]) -> list[Listed]:
 
 def _list(ask: Ask, listed: Listed, scores: bool, reasons: list[list[dict[str, object]]] | None) -> bytes:
     top = listed.top
+    who = {"platform": ask.account[0], "user": ask.account[1], "domain": ask.domain, "layer": listed.layer}
+    head = orjson.dumps(who)[:-1]
+    if not scores and reasons is None:
+        return b'%s,"items":[%s]}' % (head, top.json)
     items = [top.live.shelf.json(row) for row in top.rows.tolist()]
     if scores:
         items = [b'%s,"score":%s}' % (said[:-1], _number(one)) for said, one in zip(items, top.scores, strict=True)]
     if reasons is not None:
         items = [b'%s,"reasons":%s}' % (said[:-1], orjson.dumps(why)) for said, why in zip(items, reasons, strict=True)]
-    who = {"platform": ask.account[0], "user": ask.account[1], "domain": ask.domain, "layer": listed.layer}
-    return b'%s,"items":[%s]}' % (orjson.dumps(who)[:-1], b",".join(items))
+    return b'%s,"items":[%s]}' % (head, b",".join(items))
 
 
 def _number(score: float) -> bytes:

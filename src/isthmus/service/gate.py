@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
-import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -161,7 +161,7 @@ class Gate:
         began, guard = time.perf_counter(), self.guard
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
+        request = given.decode() if given and _ID.fullmatch(given) else os.urandom(16).hex()
         operation = find(scope["method"], scope["path"])
         pipe = _Pipe(send, request, guard.doors)
         guard.doors.inside += 1

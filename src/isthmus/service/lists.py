@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -40,6 +40,16 @@ class Kept:
     stamp: int
     until: int
     top: Top
+    cuts: dict[int, Top] = field(default_factory=dict)
+
+    def cut(self, ask: Ask) -> Top:
+        """Return the part that is asked for; of each length it is made once."""
+        if ask.left_out:
+            return ask.cut(self.top)
+        found = self.cuts.get(ask.k)
+        if found is None:
+            found = self.cuts[ask.k] = ask.cut(self.top)
+        return found
 
 
 @dataclass
@@ -124,7 +134,7 @@ class Lister:
         live = self._live()
         person = ask.person(live)
         kept = self._kept.get((person, ask.domain))
-        return ask.cut(kept.top) if kept is not None and self._holds(kept, live, person) else None
+        return kept.cut(ask) if kept is not None and self._holds(kept, live, person) else None
 
     def _holds(self, kept: Kept, live: Live, person: int | None) -> bool:
         """Return whether a list is what scoring would give now."""

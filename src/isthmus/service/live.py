@@ -44,6 +44,11 @@ class Top:
     scores: Floats
     live: Live
 
+    @cached_property
+    def json(self) -> bytes:
+        """The items as JSON, commas between them."""
+        return b",".join([self.live.shelf.json(row) for row in self.rows.tolist()])
+
     def keep(self, places: Bools | slice) -> Top:
         """Return the list with some places only."""
         return Top(self.rows[places], self.scores[places], self.live)

@@ -57,6 +57,7 @@ class Monitor:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._layers: dict[str, Counter] = {}
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def request(self, operation: str, status: int, seconds: float) -> None:
@@ -74,7 +75,10 @@ class Monitor:
 
     def lists(self, layer: str, n: int = 1) -> None:
         """Count lists."""
-        self._lists.labels(layer).inc(n)
+        child = self._layers.get(layer)
+        if child is None:
+            child = self._layers[layer] = self._lists.labels(layer)
+        child.inc(n)
 
     def watch(self, tenants: Mapping[str, Tenant], version: str) -> None:
         """Report the sizes of ``tenants`` whenever asked."""

@@ -91,7 +91,7 @@ class RecommendIn(_Body):
     k: int = Field(default=10, ge=1, le=1000, description="Length of each list.")
     exclude_seen: bool = Field(default=True, description="Whether items of the history are left out.")
     exclude: list[ItemName] = Field(default=[], max_length=BATCH, description="Other items left out.")
-    filters: FiltersIn = FiltersIn()
+    filters: FiltersIn | None = None
     scores: bool = Field(default=False, description="Whether scores are shown, to four digits.")
     reasons: int = Field(default=0, ge=0, le=5, description="Items of the history named for each; one person only.")
 
