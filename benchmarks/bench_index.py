@@ -103,7 +103,8 @@ def vectors(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
     data = training_data(split, TEST, "Toys", Features())
     als = Als({"sources": False, "iterations": 8}).fit(data)
     factors, rng = als.factors[data.target], np.random.default_rng(1)
-    people = als.profile(data.histories.take(rng.choice(len(data.histories), QUERIES, replace=False)))
+    histories = data.learn_from(False)
+    people = als.profile(histories.take(rng.choice(len(histories), QUERIES, replace=False)))
     toys, asked = white[data.target], np.asarray(people @ white)
     return [("text, Toys", toys, asked), ("iALS, Toys", factors, np.asarray(people @ als.factors))]
 

@@ -42,7 +42,6 @@ SETS = {
     "librarything": ("librarything", "leave-last", "books"),
 }
 METHODS = ("popularity", "recent", "knn", "tfidf", "text", "aligned", "launch", "ease")
-PERSONS = 3000
 
 
 @dataclass
@@ -70,15 +69,15 @@ def hide(split: im.Split, domain: str, share: float, seed: int) -> im.Split:
     return im.Split(split.corpus, split.events.filter(kept), split.card)
 
 
-def measure(name: str, folder: Path, budget: float, seed: int) -> dict[str, object]:
+def measure(name: str, folder: Path, settings: FitSettings) -> dict[str, object]:
+    seed, persons = settings.seed, settings.persons
     spec, protocol, domain = SETS[name]
     split = im.Split.make(corpus_of(spec, folder), protocol=protocol, valid_share=0.1, test_share=0.1)
     split = hide(split, domain, 0.1, seed)
     start = time.perf_counter()
-    settings = FitSettings(methods=METHODS, budget=budget, persons=PERSONS, seed=seed)
     model = im.Recommender.fit(split, targets=[domain], settings=settings)
     seconds = time.perf_counter() - start
-    target, task = model.targets[domain], build_task(split, TEST, domain, most=PERSONS)
+    target, task = model.targets[domain], build_task(split, TEST, domain, most=persons)
     plain = System(replace(target, blend=replace(target.blend, voice=None, level=0.0)), name="blend, no voice")
     alone = [
         model.system(domain, method) for method in ("tfidf", "text", "aligned", "launch")
@@ -92,6 +91,7 @@ def measure(name: str, folder: Path, budget: float, seed: int) -> dict[str, obje
         "protocol": protocol,
         "fingerprint": split.corpus.fingerprint,
         "seed": seed,
+        "methods": list(target.blend.methods),
         "persons": len(task),
         "items": int(task.items.size),
         "new_items": int(task.item_groups["new item"].sum()),
@@ -141,13 +141,16 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--out", type=Path, default=Path("out/new-items"))
     parser.add_argument("--budget", type=float, default=90, help="seconds of tuning; a busy machine needs more")
+    parser.add_argument("--persons", type=int, default=3000, help="validation and test persons, at most")
+    parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    settings = FitSettings(methods=options.methods, budget=options.budget, persons=options.persons, seed=options.seed)
     warnings.filterwarnings("ignore")
     options.out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         for name in options.sets:
-            data = measure(name, Path(folder), options.budget, options.seed)
+            data = measure(name, Path(folder), settings)
             print(json.dumps(data), flush=True)
             (options.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
             (options.out / "README.md").write_text(markdown(options.out), encoding="utf-8")

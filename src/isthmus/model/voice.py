@@ -26,10 +26,10 @@ TOLERATED: Final = 0.0075
 #: Known items that take part for each person, and new ones for each method that reads.
 KNOWN, FRESH = 40, 20
 #: What the ascent starts from and tries; weights never sum to less than the first, or the level alone would decide.
-LOUDNESS: Final = (0.25, 0.5, 1.0, 2.0)
-LEVELS: Final = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+LOUDNESS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
+LEVELS: Final = (-16.0, -8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 FACTORS: Final = (0.0, 0.5, 0.8, 1.25, 2.0)
-STEPS: Final = (-0.8, -0.3, -0.1, 0.1, 0.3, 0.8)
+STEPS: Final = (-3.0, -1.0, -0.3, -0.1, 0.1, 0.3, 1.0, 3.0)
 #: Persons scored at a time.
 BLOCK: Final = 256
 
@@ -221,7 +221,8 @@ def _learn(rehearsal: Rehearsal) -> tuple[Doubles, float]:
     equal = np.full(count, 1 / count)
     loud = [(loudness * equal, level) for loudness in LOUDNESS for level in LEVELS]
     if len(trial.fresh.ideal) < ENOUGH_NEW:
-        borne = [pair for pair in loud if pair[1] <= 0 and trial.borne(*pair)]
+        plain = [(size * equal, level) for size in LOUDNESS[:-1] for level in LEVELS if -2 <= level <= 0]
+        borne = [pair for pair in plain if trial.borne(*pair)]
         return max(borne, key=lambda pair: (pair[0].sum(), pair[1])) if borne else loud[0]
     best, reached = _best(trial, loud, loud[0], -1.0)
     for _ in range(3):
@@ -254,5 +255,5 @@ def _moves(weights: Doubles, level: float, place: int) -> list[tuple[Doubles, fl
         other = weights.copy()
         other[place] = value
         if other.sum() >= LOUDNESS[0]:
-            moved += [(other, level), (other, level - 0.3), (other, level + 0.3)]
+            moved += [(other, level), *((other, level + step) for step in (-2.0, -0.5, 0.5, 2.0))]
     return moved
