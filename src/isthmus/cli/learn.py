@@ -38,31 +38,42 @@ Members = Annotated[int, typer.Option(min=1, help="Times that each carrier is tr
 def encode_(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")],
     model: Model = None,
+    kinds: Annotated[
+        str, typer.Option("--with", metavar="NAME,NAME", help="text, graph, image, audio, video; several are fused.")
+    ] = "text",
+    image_model: Annotated[
+        str | None, typer.Option(metavar="NAME_OR_PATH", help="Image model; default colour, texture and shape.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="VECTORS", help="Folder for the vectors; they are kept for fit anyway.")
     ] = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
-    """Read the items' texts with a language model; what was read before is not read again."""
+    """Read the items' texts with a language model, and their graph and files; what was read before is not again."""
     from isthmus.data.corpus import Corpus
-    from isthmus.encode.static import open_encoder
-    from isthmus.encode.store import encode_items
+    from isthmus.encode.modalities import encode_corpus
 
     opened = Corpus.open(corpus)
     start = perf_counter()
-    vectors = encode_items(opened.items, open_encoder(model), corpus=opened.fingerprint)
+    vectors, told = encode_corpus(opened, split_words([kinds]), model=model, image_model=image_model)
     seconds = perf_counter() - start
     if out is not None:
         vectors.save(out)
     known = int(vectors.known.sum())
     if wants_json():
-        said = {"items": len(vectors), "with_text": known, "dim": vectors.dim, "seconds": seconds}
+        said: dict[str, object] = {"items": len(vectors), "dim": vectors.dim, "seconds": seconds}
+        said |= {"with_text": told.get("text", 0), "with": told, "known": known}
         put_json({**said, "encoder": vectors.encoder, "vectors": None if out is None else str(out)})
         return
-    say(f"{len(vectors):,} items, {known:,} of them with a text, {vectors.dim} dimensions, {seconds:.1f} s")
+    parts = ", ".join(f"{count:,} of them with {_article(name)}" for name, count in told.items())
+    say(f"{len(vectors):,} items, {parts}, {vectors.dim} dimensions, {seconds:.1f} s")
     if out is not None:
         say(f"vectors: {out}")
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'ai' else 'a'} {kind}"
 
 
 @app.command("fit")

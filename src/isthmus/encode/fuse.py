@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from isthmus.encode.base import unit
 from isthmus.encode.whiten import Whitening
 from isthmus.errors import DataError
 from isthmus.types import Floats
+
+#: Items that stand behind each direction: whitening fewer makes noise as strong as what is known.
+SHARE: Final = 5
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,14 @@ class Fuser:
         DataError
             No modality has two items or more.
         """
-        able = {name: rows for name, rows in sorted(blocks.items()) if np.any(rows != 0, axis=1).sum() > 1}
-        if not able:
+        counts = {name: int(np.any(rows != 0, axis=1).sum()) for name, rows in sorted(blocks.items())}
+        if max(counts.values(), default=0) < 2:
             raise DataError("no modality has vectors of two items", where="fuse", fix="encode something first")
         return cls(
             {
-                name: Whitening.fit(rows, shrink=shrink, dim=min(dim, rows.shape[1]), kind="pca")
-                for name, rows in able.items()
+                name: Whitening.fit(blocks[name], shrink=shrink, dim=_directions(blocks[name], count, dim), kind="pca")
+                for name, count in counts.items()
+                if count > 1
             }
         )
 
@@ -74,3 +79,8 @@ class Fuser:
         one the other has.
         """
         return unit(np.concatenate(list(self.parts(blocks).values()), axis=1))
+
+
+def _directions(rows: Floats, count: int, most: int) -> int:
+    """Return how many directions ``count`` items can tell from chance: one for :data:`SHARE` of them, at most."""
+    return min(most, int(rows.shape[1]), max(count // SHARE, 1))

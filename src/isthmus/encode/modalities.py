@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -12,13 +12,21 @@ import polars as pl
 from isthmus.data.corpus import Corpus
 from isthmus.data.media import Folders
 from isthmus.encode.audio import LogMel
+from isthmus.encode.base import Encoder, ItemVectors
+from isthmus.encode.embed import GraphEncoder
 from isthmus.encode.files import FileEncoder
+from isthmus.encode.fuse import Fuser
 from isthmus.encode.graph import Graph
 from isthmus.encode.image import image_encoder
+from isthmus.encode.static import open_encoder
+from isthmus.encode.store import encode_items
 from isthmus.encode.video import SampledFrames
+from isthmus.errors import InputError, nearest
 from isthmus.files import Json
 from isthmus.types import Floats
 
+#: What items can be encoded with.
+WITH: Final = ("text", "graph", "image", "audio", "video")
 #: Methods that look at the graph, and at the files of items.
 _GRAPH: Final = ("graph", "told", "fused")
 _FILES: Final[dict[str, tuple[str, ...]]] = {"image": ("image", "fused"), "audio": ("fused",), "video": ("fused",)}
@@ -109,3 +117,43 @@ class Knowledge:
             None if model is None else str(model),
             bool(said.get("told", False)),
         )
+
+
+def encode_corpus(
+    corpus: Corpus, kinds: Sequence[str], *, model: str | None = None, image_model: str | None = None
+) -> tuple[ItemVectors, dict[str, int]]:
+    """Return one vector an item made of ``kinds`` (text, graph, image, audio, video), and how many items have each.
+
+    One kind is given as it is; several are whitened and put side by side (:class:`isthmus.encode.fuse.Fuser`).
+
+    Raises
+    ------
+    InputError
+        A kind that there is not, or that the corpus has nothing for.
+    """
+    for kind in kinds:
+        if kind not in WITH:
+            raise InputError(f"no kind '{kind}'{nearest(kind, list(WITH))}", where="--with", fix=", ".join(WITH))
+    known = Knowledge.of(corpus, ("graph", "image", "fused"), image_model=image_model)
+    encoders: dict[str, Encoder] = dict(known.encoders())
+    if known.graph is not None:
+        encoders["graph"] = GraphEncoder(known.graph)
+    if "text" in kinds:
+        encoders["text"] = open_encoder(model)
+    lacking = [kind for kind in kinds if kind not in encoders]
+    if lacking or not kinds:
+        raise InputError(
+            f"the corpus has nothing for {', '.join(lacking) or 'no kind'}",
+            where="--with",
+            fix="import edges and links for graph; name files in the spec for image, audio, video",
+        )
+    made = {
+        kind: encode_items(corpus.items, encoders[kind], corpus=corpus.fingerprint) for kind in dict.fromkeys(kinds)
+    }
+    counts = {kind: int(vectors.known.sum()) for kind, vectors in made.items()}
+    if len(made) == 1:
+        return next(iter(made.values())), counts
+    blocks = {kind: vectors.matrix for kind, vectors in made.items()}
+    matrix = Fuser.fit(blocks).transform(blocks)
+    names = "+".join(made[kind].encoder for kind in sorted(made))
+    return ItemVectors.of(corpus.items, matrix, encoder=f"fused({names})", corpus=corpus.fingerprint), counts
