@@ -43,8 +43,8 @@ class Student(Method):
         profile = self.profile(histories)
         rows = np.repeat(np.arange(profile.shape[0]), np.diff(profile.indptr))
         length = np.sqrt(np.bincount(rows, profile.data.astype(np.float64) ** 2, minlength=profile.shape[0]))
-        profile.data = (profile.data / length[rows]).astype(np.float32)
-        return profile
+        parts = ((profile.data / length[rows]).astype(np.float32), *_narrow(profile))
+        return sparse.csr_array(parts, shape=profile.shape)
 
     def cohorts(self, histories: Histories) -> Ints:
         """Return the place of each person's kind in :data:`isthmus.model.blend.COHORTS`, (B,)."""
@@ -159,6 +159,11 @@ class VectorStudent(Student):
 
 #: Methods that :mod:`isthmus.transfer.distil` teaches, by name.
 STUDENTS: Final[dict[str, type[Student]]] = {kind.name: kind for kind in (ListStudent, VectorStudent)}
+
+
+def _narrow(matrix: sparse.csr_array) -> tuple[Indices, Indices]:
+    """Return indices and indptr as int32: SciPy copies the weights for every product with wider ones."""
+    return matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
 
 
 def nearest_texts(features: Features, new: Ints, known: Ints) -> sparse.csr_array:
