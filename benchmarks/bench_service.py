@@ -208,27 +208,29 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "--no-warm",
     ]
     service, process, port = start(serve)
-    some = rng.choice(args.persons, args.ready, replace=False).tolist()
+    drawn = rng.choice(args.persons, 2 * args.ready, replace=False)
+    some, others = drawn[: args.ready].tolist(), drawn[args.ready :].tolist()
     body = asyncio.run(warm(port, some[:1]))
     (folder / "same.json").write_bytes(body)
     empty, empty_process, empty_port = start([sys.executable, "-c", EMPTY, folder / "same.json"])
-    strangers = iter(np.setdiff1d(np.arange(args.persons), some).tolist())
+    strangers = iter(np.setdiff1d(np.arange(args.persons), drawn).tolist())
     items = [f"i{n:07d}" for n in range(args.items)]
 
     def ready() -> bytes:
         return ask(some[int(rng.integers(len(some)))])
 
     def mixed() -> bytes:
-        user = some[int(rng.integers(len(some)))]
+        user = others[int(rng.integers(len(others)))]
         if rng.random() < 0.1:
             return ask(user, "/v1/events", item=items[int(rng.integers(args.items))])
         return ask(user)
 
     def one_event() -> bytes:
-        return ask(int(rng.integers(args.persons)), "/v1/events", item=items[int(rng.integers(args.items))])
+        return ask(others[int(rng.integers(len(others)))], "/v1/events", item=items[int(rng.integers(args.items))])
 
     try:
-        asyncio.run(warm(port, some))
+        asyncio.run(load(empty_port, ready, 0.5))
+        asyncio.run(warm(port, drawn.tolist()))
         rounds: dict[str, list[dict[str, float]]] = {}
         for _ in range(args.rounds):
             for name, where, request in (

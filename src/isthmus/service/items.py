@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -19,6 +18,10 @@ Account = tuple[str, str]
 _ALWAYS: Final = np.iinfo(np.int64).max
 #: Columns of an item's text as the log keeps them.
 TEXTS: Final = ("domain", "title", "text", "categories", "attributes", "lang", "available_from", "available_until")
+
+
+#: Combinations of filters whose items are remembered.
+FILTERS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Shelf:
         self._edges = np.unique(np.concatenate([self._from, self._until])) if self._bounded else np.zeros(0, np.int64)
         self._off = np.zeros(table.height, dtype=bool)
         self._off[[self.names[name] for name in removed if name in self.names]] = True
-        self.filtered = lru_cache(maxsize=64)(self._filtered)
+        self._passed: dict[Filters, Bools] = {}
 
     def show(self, name: Account, *, shown: bool) -> None:
         """Put an item on the lists, or take it off."""
@@ -102,8 +105,15 @@ class Shelf:
         place = int(np.searchsorted(self._edges, now, "right"))
         return int(self._edges[place]) if place < self._edges.size else _ALWAYS
 
-    def _filtered(self, filters: Filters) -> Bools:
+    def filtered(self, filters: Filters) -> Bools:
         """Return which items of the table pass ``filters``, (N,)."""
+        if filters not in self._passed:
+            if len(self._passed) >= FILTERS:
+                self._passed.clear()
+            self._passed[filters] = self._pass(filters)
+        return self._passed[filters]
+
+    def _pass(self, filters: Filters) -> Bools:
         passed = pl.lit(value=True)
         if filters.platforms:
             passed &= pl.col("platform").is_in(filters.platforms)

@@ -111,20 +111,22 @@ class Lister:
         self._pool.shutdown(wait=True)
 
     def replaced(self) -> None:
-        """Begin anew after another model came: persons have other numbers now."""
+        """Begin anew after another model or more items came: no list that is kept holds any more."""
         self._cold.clear()
         self._kept.clear()
         self.warm(self._live().state.linked)
 
-    def warm(self, persons: Iterable[int]) -> None:
-        """Make the lists of ``persons`` ready in idle time."""
+    def warm(self, persons: Iterable[int], *, soon: bool = False) -> None:
+        """Make the lists of ``persons`` ready in idle time; ``soon``: before those of others."""
         if not self._settings.warm:
             return
         room = self._settings.cache // max(len(self._live().domains), 1)
         for person in persons:
-            if len(self._cold) >= room:
-                return
+            if len(self._cold) >= room and not soon:
+                break
             self._cold[person] = None
+            if soon:
+                self._cold.move_to_end(person, last=False)
         self._work.set()
 
     def ready(self, ask: Ask) -> Top | None:
@@ -179,7 +181,7 @@ class Lister:
         live.scorer(ask.domain)
         kept = self._kept.get((person, ask.domain))
         old = kept is not None and kept.live.shown is live.shown
-        top = kept.top if kept is not None and old else live.popular[ask.domain]
+        top = kept.top if kept is not None and old else live.popular(ask.domain)
         allowed = live.shelf.listable(top.rows, clock())
         keep = np.ones(top.rows.size, dtype=bool) if allowed is None else allowed
         if ask.filters:

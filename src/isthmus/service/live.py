@@ -123,6 +123,7 @@ class Live:
         self._bans = Bans.of(people.consents, people.accounts, places.platforms)
         self.seq = 0
         self.edition = 0
+        self._popular: dict[str, tuple[Indices, Floats]] = {}
 
     @classmethod
     def build(cls, base: Recommender, version: Version, records: Iterable[Sequence[Record]], secret: bytes) -> Live:
@@ -231,15 +232,20 @@ class Live:
         kept = [row[row >= 0] for row in best]
         return [Top(scorer.items[columns], scores[n, columns], self) for n, columns in enumerate(kept)]
 
-    @cached_property
-    def popular(self) -> dict[str, Top]:
-        """The list of somebody unknown, of each domain, whether its items may be listed now or not."""
-        nobody = self.ask([None])
-        return {domain: self.rank(domain, nobody, POPULAR, mask=None)[0] for domain in self.domains}
+    def popular(self, domain: str) -> Top:
+        """Return the list of somebody unknown, whether its items may be listed now or not; made once.
+
+        Only arrays are kept: a list knows its model, and a circle would keep an old model in memory.
+        """
+        if domain not in self._popular:
+            top = self.rank(domain, self.ask([None]), POPULAR, mask=None)[0]
+            self._popular[domain] = top.rows, top.scores
+        return Top(*self._popular[domain], self)
 
     def check(self) -> None:
         """Refuse a model that cannot rank."""
-        for domain, top in self.popular.items():
+        for domain in self.domains:
+            top = self.popular(domain)
             some = Histories.of([top.rows[:3].tolist()])
             finite = np.isfinite(top.scores).all() and np.isfinite(self.scorers[domain].score(some)).all()
             if not finite or not top.rows.size:

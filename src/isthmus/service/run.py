@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -56,6 +57,7 @@ def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> 
     except BaseException:
         listener.close()
         raise
+    gc.freeze()  # the collector need not look at what was loaded: its rounds would halt requests for long
     _log_json(verbose=log_all)
     config = uvicorn.Config(
         create_app(service, log_all=log_all),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import uuid
 from collections.abc import Sequence
@@ -114,7 +115,7 @@ class Tenant:
         live.seq = receipt.seq
         if self._tail is not None:
             self._tail.extend(receipt.records)
-        self.lister.warm(grown)
+        self.lister.warm(grown, soon=True)
 
     async def put_items(self, items: Sequence[tuple[Account, dict[str, object]]]) -> tuple[int, int]:
         """Make items known, or change what is said of items that came since the model was made.
@@ -147,9 +148,9 @@ class Tenant:
             if changed:
                 await self._rebuild(live.base, live.version)
             elif longer is not None:
-                grown = longer.adopt(live)
+                longer.adopt(live)
                 self.live = longer
-                self.lister.warm(grown)
+                self.lister.replaced()
             for name in back:
                 self.live.show(name, shown=True)
             return len(wanted), len(bodies) - len(wanted)
@@ -195,7 +196,10 @@ class Tenant:
             return version
 
     async def _rebuild(self, base: Recommender, version: Version) -> None:
-        """Replay the log beside the model that answers; what arrives meanwhile is counted in at the end."""
+        """Replay the log beside the model that answers; what arrives meanwhile is counted in at the end.
+
+        What was loaded is taken out of the garbage collector's rounds, which would halt requests for long.
+        """
         self._tail = []
         records = self.log.read(until=self.live.seq)
         try:
@@ -207,6 +211,7 @@ class Tenant:
             self._tail = None
         self.live, self.loaded = made, clock()
         self.lister.replaced()
+        gc.freeze()
 
 
 def _read_something(model: Recommender) -> None:
