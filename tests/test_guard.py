@@ -14,7 +14,7 @@ from isthmus.model.blend import COHORTS, learn
 from isthmus.recommender.facade import System
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import TEST
-from isthmus.train.fit import FitSettings, Fitting, fit_target
+from isthmus.train.fit import GUARDED, FitSettings, Fitting, fit_target
 from isthmus.train.methods import CARRIERS, make
 
 #: A draw of chance in which noise looks like a gain to the guard, which takes any: next to nothing is lost by it.
@@ -70,16 +70,25 @@ def test_carriers_alone_are_not_guarded_against_nothing() -> None:
 GROUND = ("popularity", "knn", "tfidf")
 
 
-def test_a_carrier_that_says_nothing_is_not_delivered() -> None:
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_method_that_brings_nothing_over_is_not_delivered(name: str) -> None:
     found = scene("twin")
     steps = Fitting(found.split, "target", found.features, FitSettings(methods=GROUND))
-    methods = [make(name).fit(steps.data) for name in GROUND]
+    methods = [make(each).fit(steps.data) for each in GROUND]
     bad = make("popularity").fit(steps.data)
-    bad.name = "sequence"  # type: ignore[misc]
+    bad.name = name  # type: ignore[misc]
     bad.scores = np.zeros_like(bad.scores)  # type: ignore[attr-defined]
     kept, blend = steps.blend([*methods, bad])
     assert [method.name for method in kept] == list(GROUND)
     assert blend.methods == GROUND
+
+
+def test_a_bridge_between_platforms_that_share_nothing_is_left_out() -> None:
+    found = scene("unrelated")
+    cut = found.split.few_shot("target", keep=0, share=0.4, seed=0)
+    fitted = fit_target(cut, "target", found.features, FitSettings(methods=("popularity", "bridge"), budget=2.0))
+    assert fitted.blend.methods == ("popularity",)
+    assert "bridge" in {row["method"] for row in fitted.log}
 
 
 def test_where_nothing_can_be_carried_over_the_list_is_no_worse() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from isthmus.files import Json
 from isthmus.log import logger, progress
 from isthmus.model.base import Features, Hooks, Method, Settings, TrainingData
 from isthmus.model.blend import COHORTS, Blend, learn
+from isthmus.model.bridge import Bridge
 from isthmus.model.voice import give_voice
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task
@@ -23,6 +25,9 @@ from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
 from isthmus.train.methods import CARRIERS, GROUND, METHODS, make
 from isthmus.train.tune import Search, validate
 from isthmus.types import Bools, Indices
+
+#: Methods that get no weight unless the blend is better with them: a guard against negative transfer.
+GUARDED: Final = (*CARRIERS, Bridge.name)
 
 
 @dataclass(frozen=True)
@@ -145,8 +150,8 @@ class Fitting:
 
     def blend(self, methods: Sequence[Method]) -> tuple[list[Method], Blend]:
         """Return the methods that are worth it, and their weights."""
-        blend = learn(methods, self.task, seed=self.settings.seed, guarded=CARRIERS)
-        kept = [method for method in methods if method.name not in CARRIERS or blend.weighs(method.name)]
+        blend = learn(methods, self.task, seed=self.settings.seed, guarded=GUARDED)
+        kept = [method for method in methods if method.name not in GUARDED or blend.weighs(method.name)]
         among, seed = blend.among([method.name for method in kept]), self.settings.seed
         return kept, give_voice(among, kept, self.task, self.data, seed=seed, slow=CARRIERS)
 
