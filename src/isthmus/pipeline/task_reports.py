@@ -19,6 +19,7 @@ from isthmus.split.temporal import TEST
 
 #: A corrected p-value below this counts as a difference.
 ALPHA: Final = 0.05
+_HOW: Final = "Settings and weights were chosen on valid; models then learned from train and valid, the rating head from train only."
 
 
 def rating_report(fitted: FittedRatings, *, seed: int = 0) -> TableReport:
@@ -55,11 +56,11 @@ def rating_report(fitted: FittedRatings, *, seed: int = 0) -> TableReport:
             [[line.model, _words(line.settings), line.rmse] for line in fitted.log],
         ),
     ]
-    learned = "and those of other domains" if task.elsewhere else "of the target"
+    where = "and those of other domains" if task.elsewhere else "of the target"
+    learned = f"Learned from {len(fitted.taught):,} ratings {where}"
     notes = [
         _against(str(rival["system"]), rival, "squared error", lower=True),
-        f"Learned from {len(fitted.taught):,} ratings {learned}; {rated.truth.size:,} test ratings. Settings and "
-        "weights were chosen on valid; models then learned from train and valid, the rating head from train only.",
+        f"{learned}; {rated.truth.size:,} test ratings. {_HOW}",
     ]
     return TableReport(
         f"{task.split.corpus.name}: ratings in {task.domain}",

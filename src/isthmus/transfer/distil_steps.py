@@ -30,7 +30,7 @@ class Adam:
     --------
     >>> values = np.array([[1.0], [1.0]], np.float32)
     >>> Adam(values, 0.5).step(np.array([1]), np.array([[2.0]], np.float32))
-    >>> values.tolist()
+    >>> values.round(3).tolist()
     [[1.0], [0.5]]
     """
 
