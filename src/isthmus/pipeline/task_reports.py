@@ -19,7 +19,10 @@ from isthmus.split.temporal import TEST
 
 #: A corrected p-value below this counts as a difference.
 ALPHA: Final = 0.05
-_HOW: Final = "Settings and weights were chosen on valid; models then learned from train and valid, the rating head from train only."
+_HOW: Final = (
+    "Settings and weights were chosen on valid; models then learned from train and valid, "
+    "the rating head from train only."
+)
 
 
 def rating_report(fitted: FittedRatings, *, seed: int = 0) -> TableReport:
@@ -57,11 +60,8 @@ def rating_report(fitted: FittedRatings, *, seed: int = 0) -> TableReport:
         ),
     ]
     where = "and those of other domains" if task.elsewhere else "of the target"
-    learned = f"Learned from {len(fitted.taught):,} ratings {where}"
-    notes = [
-        _against(str(rival["system"]), rival, "squared error", lower=True),
-        f"{learned}; {rated.truth.size:,} test ratings. {_HOW}",
-    ]
+    learned = f"Learned from {len(fitted.taught):,} ratings {where}; {rated.truth.size:,} test ratings. {_HOW}"
+    notes = [_against(str(rival["system"]), rival, "squared error", lower=True), learned]
     return TableReport(
         f"{task.split.corpus.name}: ratings in {task.domain}",
         notes,
