@@ -209,10 +209,11 @@ class _Pipe:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = [*message.get("headers", ()), *_HEADERS, (b"x-request-id", self.request.encode())]
+            own = message["headers"]
+            own += _HEADERS
+            own.append((b"x-request-id", self.request.encode()))
             if self._doors.draining:
                 own.append((b"connection", b"close"))
-            message = {**message, "headers": own}
         await self._send(message)
 
 
