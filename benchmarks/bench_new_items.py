@@ -120,7 +120,7 @@ def markdown(folder: Path) -> str:
         "| set | persons | new | tfidf | text | aligned | blend [95 %] | ratio | p (Holm) | warm: silent | warm |"
     ]
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
-    for file in sorted(folder.glob("*.json")):
+    for file in [folder / f"{name}.json" for name in SETS if (folder / f"{name}.json").is_file()]:
         data = json.loads(file.read_text(encoding="utf-8"))
         found = {(row["slice"], row["system"]): row for row in data["means"]}
         test = {(row["slice"], row["system"]): row for row in data["tests"]}
