@@ -226,3 +226,19 @@ def test_raw_logs_are_the_same_for_a_seed(tmp_path: Path) -> None:
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert len(files) == 11
     assert all((first / path).read_bytes() == (again / path).read_bytes() for path in files)
+
+
+def test_texts_that_tell_nothing_have_nothing_to_do_with_the_items() -> None:
+    telling, astray = (unrelated_world(0, replace(WORLD, telling=flag)) for flag in (True, False))
+
+    def shelves(world: World, domain: str) -> int:
+        """Return how many themes the items of the commonest category are of."""
+        items = world.tables["items"].join(world.themes, on=["platform", "item"]).filter(pl.col("domain") == domain)
+        first = items.with_columns(shelf=pl.col("categories").list.first())
+        most = first["shelf"].value_counts(sort=True)["shelf"][0]
+        return first.filter(pl.col("shelf") == most)["theme"].n_unique()
+
+    assert shelves(telling, "target") == 1
+    assert shelves(astray, "target") > 5
+    assert shelves(astray, "source") == 1
+    assert astray.tables["events"].equals(telling.tables["events"])

@@ -86,7 +86,11 @@ def twin_world(seed: int = 0, plan: Plan = WORLD) -> World:
 
 
 def unrelated_world(seed: int = 0, plan: Plan = WORLD) -> World:
-    """Return two domains in which a person's tastes have nothing to do with each other: no transfer can help."""
+    """Return two domains in which a person's tastes have nothing to do with each other.
+
+    Words mean the same in both, so that reading still carries over; with ``plan.telling`` false the texts of the
+    second have nothing to do with its items either, and no transfer can help.
+    """
     return draw(replace(plan, carries_over=False), seed)
 
 

@@ -73,6 +73,8 @@ class Plan:
         Share of the items that appear, and of the persons who join, in the course of the year.
     fame : float
         How much more some items are met than others: the pull of the r-th is ``r ** -fame``.
+    telling : bool
+        Whether the texts of the last place tell what its items are about; else they tell of other themes, drawn anew.
     follows : float
         Share of the meetings whose theme is decided by the theme met just before; the rest are of any theme. Above 0,
         tastes play no part and nobody meets an item twice.
@@ -90,6 +92,7 @@ class Plan:
     chinese: float = 0.25
     late: float = 0.25
     fame: float = 0.7
+    telling: bool = True
     follows: float = 0.0
 
 
@@ -228,7 +231,8 @@ def _catalogue(plan: Plan, place: Place, rng: np.random.Generator) -> pl.DataFra
     n = plan.items
     themes, strands = rng.permutation(n) % plan.themes, rng.integers(plan.strands, size=n)
     released = np.where(rng.random(n) < plan.late, (0.1 + 0.85 * rng.random(n)) * YEAR, 0).astype(np.int64)
-    words = compose(rng, place.style, themes, strands, rng.random(n) < plan.chinese)
+    told = (themes, strands) if plan.telling or place != plan.places[-1] else _astray(plan, place, n)
+    words = compose(rng, place.style, *told, rng.random(n) < plan.chinese)
     truth = pl.DataFrame(
         {
             "item": _ids(place.item, rng.permutation(n) * 37 + 1001),
@@ -243,6 +247,12 @@ def _catalogue(plan: Plan, place: Place, rng: np.random.Generator) -> pl.DataFra
     return pl.concat([words, truth], how="horizontal").with_columns(
         platform=pl.lit(place.platform), domain=pl.lit(place.domain)
     )
+
+
+def _astray(plan: Plan, place: Place, n: int) -> tuple[Ints, Ints]:
+    """Return themes and strands (n,) that have nothing to do with what the items are about."""
+    rng = generator(plan.items, "astray", place.platform)
+    return rng.integers(plan.themes, size=n), rng.integers(plan.strands, size=n)
 
 
 def moments(seconds: Ints) -> pl.Series:
