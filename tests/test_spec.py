@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.config import parse
-from isthmus.data.spec import Source, Spec, expand, read_spec
+from isthmus.config import expand, parse
+from isthmus.data.spec import Source, Spec, read_spec
 from isthmus.errors import SpecError
 
 BASE = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -83,3 +85,24 @@ def _inner_model(annotation: object) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
+
+
+def expand(text: str, *, where: object) -> str:
+    """Return ``text`` with ``${NAME}`` and ``${NAME:-default}`` replaced by environment variables.
+
+    Examples
+    --------
+    >>> expand("${ISTHMUS_NO_SUCH_VARIABLE:-../data}/ratings.csv", where="SPEC.toml")
+    '../data/ratings.csv'
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        found = os.environ.get(name, default)
+        if found is None:
+            raise SpecError(
+                f"environment variable {name} is not set", where=where, fix=f"set it, or write ${{{name}:-default}}"
+            )
+        return found
+
+    return re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", value, text)

@@ -30,7 +30,7 @@ def graph_notes(edges: pl.DataFrame, links: pl.DataFrame, items: pl.DataFrame) -
     >>> items = pl.DataFrame({"platform": ["p"], "item": ["1"]})
     >>> notes = graph_notes(edges, links, items)
     >>> notes["self_loops"], notes["single_edge_relations"], notes["links_without_item"], notes["links_without_edge"]
-    (1, ['as'], 1, 1)
+    (1, ['as'], 1, 0)
     """
     if not edges.height and not links.height:
         return {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import polars as pl
 
+from isthmus.config import expand
 from isthmus.errors import InputError
 from isthmus.files import Json
 
@@ -54,8 +55,6 @@ def folders_of(sources: tuple[Source, ...], spec_path: Path) -> Json:
     InputError
         Two sources name different folders for one kind of file of a platform.
     """
-    from isthmus.data.spec import expand
-
     found: dict[str, dict[str, str]] = {}
     for source in sources:
         for kind, template in source.files.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -15,7 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from isthmus.config import Settings, parse, read_toml
 from isthmus.data.media import check_template
 from isthmus.data.spec_checks import check_columns, check_labels, check_place
-from isthmus.errors import SpecError, nearest
+from isthmus.errors import nearest
 from isthmus.types import EVENTS
 
 Kind = Literal["events", "items", "users", "identities", "edges", "links"]
@@ -325,27 +324,6 @@ def read_spec(path: Path) -> Spec:
         No such file, not TOML, an unknown key (the nearest known one is suggested), a wrong or missing value.
     """
     return parse(Spec, read_toml(path), where=path)
-
-
-def expand(text: str, *, where: object) -> str:
-    """Return ``text`` with ``${NAME}`` and ``${NAME:-default}`` replaced by environment variables.
-
-    Examples
-    --------
-    >>> expand("${ISTHMUS_NO_SUCH_VARIABLE:-../data}/ratings.csv", where="SPEC.toml")
-    '../data/ratings.csv'
-    """
-
-    def value(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
-        found = os.environ.get(name, default)
-        if found is None:
-            raise SpecError(
-                f"environment variable {name} is not set", where=where, fix=f"set it, or write ${{{name}:-default}}"
-            )
-        return found
-
-    return re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", value, text)
 
 
 def _no_event(event: str) -> str:

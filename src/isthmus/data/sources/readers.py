@@ -8,12 +8,13 @@ from pathlib import Path
 
 import polars as pl
 
+from isthmus.config import expand
 from isthmus.data.sources.base import FILE, Batch
 from isthmus.data.sources.delimited import read_delimited
 from isthmus.data.sources.records import read_json, read_jsonl, read_parquet
 from isthmus.data.sources.sequences import read_sequences
 from isthmus.data.sources.sql import read_sql
-from isthmus.data.spec import Source, expand
+from isthmus.data.spec import Source
 from isthmus.errors import DataError
 
 _READERS = {

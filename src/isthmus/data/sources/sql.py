@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from isthmus.config import expand
 from isthmus.data.sources.base import LINE, Batch
-from isthmus.data.spec import Source, expand
+from isthmus.data.spec import Source
 from isthmus.errors import DataError
 
 if TYPE_CHECKING:
