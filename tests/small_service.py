@@ -104,12 +104,12 @@ def served(data: Path, test: Test, **settings: object) -> None:
 
 
 @contextmanager
-def started(data: Path, *words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(data: Path, *words: object, model: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start ``isthmus serve`` on a free port; yield the process and its address; end it if it still runs."""
     command = [
         Path(sys.executable).parent / "isthmus",
         "serve",
-        models() / "first",
+        model or models() / "first",
         "--port",
         0,
         "--data",
