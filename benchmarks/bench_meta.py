@@ -89,7 +89,7 @@ def systems_of(split: Split, people: int) -> list[RankingSystem]:
             MetaLearner(carrier, MetaSettings(way=way, epochs=4)).learn(data).chosen(valid, lambda s, t: ndcg(s, t))
         )
         if way == "plain":
-            found.append(Named("plain training, no steps", learner._with(0.1, 0)))
+            found.append(Named("plain training, no steps", learner.stepping(0.1, 0)))
         name = "plain training, fine-tuned" if way == "plain" else way
         found.append(Named(f"{name} (rate {learner.settings.rate:g}, {learner.settings.steps} steps)", learner))
     return [*found, SimilarPeople(carrier, data, neighbours=min(50, people // 10))]

@@ -81,13 +81,13 @@ def own_share(learner: MetaLearner, shots: int) -> float:
 @pytest.mark.parametrize("way", ["anil", "maml", "reptile"])
 def test_few_events_tell_what_a_person_is(way: str) -> None:
     learner = learned(way)
-    assert own_share(learner, 3) > own_share(learner._with(0.3, 0), 3) + 0.05
+    assert own_share(learner, 3) > own_share(learner.stepping(0.3, 0), 3) + 0.05
     assert 0.35 < own_share(learner, 0) < 0.6
 
 
 def test_steps_help_and_learning_where_to_start_helps_more() -> None:
     start = MetaLearner(method(), SMALL)
-    none, steps = own_share(start._with(0.3, 0), 3), own_share(start, 3)
+    none, steps = own_share(start.stepping(0.3, 0), 3), own_share(start, 3)
     assert steps > none + 0.02
     assert own_share(learned("anil"), 3) > steps
 
@@ -132,7 +132,7 @@ def test_only_the_named_weights_are_adapted_and_nobody_else_is(way: str) -> None
 def test_people_without_target_events_get_the_start_and_those_without_any_get_zeros() -> None:
     learner = learned("anil")
     asked = Histories.of([[0, 2], [], [4]])
-    np.testing.assert_allclose(learner.score(asked), learner._with(9.0, 5).score(asked), atol=1e-6)
+    np.testing.assert_allclose(learner.score(asked), learner.stepping(9.0, 5).score(asked), atol=1e-6)
     assert not learner.score(asked)[1].any()
     assert learner.score(asked)[0].any()
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
+from isthmus.cli.show import Json, Verbose, facts, put_json, say, table, wants_json
 from isthmus.errors import InputError
 
 if TYPE_CHECKING:
+    from isthmus.files import Json as Json_
     from isthmus.model.base import Settings
+    from isthmus.recommender import Recommender
 
 app = typer.Typer()
 
@@ -30,6 +32,16 @@ From = Annotated[
     typer.Option(
         "--from", metavar="MODEL", help="Folder that pretrain or adapt wrote: its carrier takes part. Repeatable."
     ),
+]
+Segments = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="Attributes of users, and weekday, hour, month, that may tell people without events apart. Repeatable.",
+    ),
+]
+Protected = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="A protected attribute that --segments may use all the same.")
 ]
 Members = Annotated[int, typer.Option(min=1, help="Times that each carrier is trained and averaged in the end.")]
 
@@ -91,11 +103,14 @@ def fit_(
     ] = None,
     start: From = None,
     members: Members = 1,
+    segments: Segments = None,
+    protected: Protected = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Tune every method on validation, learn the blend, and fit both on all that may be known."""
     from isthmus.recommender import Recommender
+    from isthmus.recommender.newcomers import told_by_accounts, with_segments
     from isthmus.split.temporal import Split
     from isthmus.train.fit import FitSettings
     from isthmus.train.found import read_best
@@ -104,20 +119,32 @@ def fit_(
     begun = perf_counter()
     domain, starts = (None, {}) if settings is None else read_best(settings)
     targets = split_words(target) or ((domain,) if domain else ())
-    carried = read_starts(start or [], targets)
+    carried = read_starts_for(model, start or [], targets)
     starts = {**starts, **{name: {**starts.get(name, {}), **chosen} for name, chosen in carried.items()}}
     named = (*(split_words(methods) or (*GROUND, *starts)), *carried)
     how = FitSettings(
         methods=tuple(dict.fromkeys(named)), budget=budget, refit=refit, seed=seed, settings=starts, members=members
     )
-    fitted = Recommender.fit(Split.open(split), targets=targets or None, model=model, settings=how)
+    opened, by = Split.open(split), split_words(segments)
+    told_by_accounts(opened, by, split_words(protected))
+    fitted = Recommender.fit(opened, targets=targets or None, model=model, settings=how)
+    if by:
+        fitted = with_segments(fitted, opened, by, protected=split_words(protected), seed=seed)
     fitted.save(out)
-    said = {
-        domain: {"valid": found.valid, "weights": {name: list(row) for name, row in found.blend.weights.items()}}
-        for domain, found in fitted.targets.items()
-    }
+    _tell(fitted, out, perf_counter() - begun)
+
+
+def _tell(fitted: Recommender, out: Path, seconds: float) -> None:
+    """Show weights and validation figures of each target."""
+    newcomers = fitted.content.newcomers
+    tried = {} if newcomers is None else newcomers.tried
     if wants_json():
-        put_json({"model": str(out), "targets": said, "seconds": perf_counter() - begun})
+        said: dict[str, dict[str, object]] = {
+            domain: {"valid": found.valid, "weights": {name: list(row) for name, row in found.blend.weights.items()}}
+            | ({"segments": tried[domain]} if domain in tried else {})
+            for domain, found in fitted.targets.items()
+        }
+        put_json({"model": str(out), "targets": said, "seconds": seconds})
         return
     for domain, found in fitted.targets.items():
         weights = list(found.blend.weights.items())
@@ -127,7 +154,21 @@ def fit_(
             for place, method in enumerate(found.blend.methods)
         ]
         table(domain, columns, rows)
-    say(f"model: {out} ({perf_counter() - begun:.1f} s)")
+        if newcomers is not None and domain in tried:
+            title = f"people without events in {domain}, by {', '.join(newcomers.by)}"
+            facts(title, _worth(cast("Json_", tried[domain])))
+    say(f"model: {out} ({seconds:.1f} s)")
+
+
+def _worth(choice: Json_) -> dict[str, object]:
+    """Return what validation said of segments, in words."""
+    kept = float(str(choice["share"]))
+    return {
+        "kept": f"yes, as {kept:.0%} of the score" if kept else "no",
+        "validation people who chose": choice["people"],
+        "their NDCG@10 without": choice["before"],
+        "gain, and its standard error": f"{choice['gain']:+} ± {choice['error']}",
+    }
 
 
 def read_starts(folders: list[Path], targets: tuple[str, ...]) -> dict[str, Settings]:
@@ -138,7 +179,7 @@ def read_starts(folders: list[Path], targets: tuple[str, ...]) -> dict[str, Sett
     Raises
     ------
     InputError
-        Two models of one carrier, several targets for adapted models, or a text encoder that is not the bundled one.
+        Two models of one carrier, or several targets for adapted models.
     ArtefactError
         No pre-trained model there, or one of another format version.
     """
@@ -156,6 +197,22 @@ def read_starts(folders: list[Path], targets: tuple[str, ...]) -> dict[str, Sett
         if carrier in found:
             raise InputError(f"two models of the carrier {carrier}", where="--from", fix="give one of each carrier")
         found[carrier] = {"start": str(start)}
+    return found
+
+
+def read_starts_for(model: str | None, folders: list[Path], targets: tuple[str, ...]) -> dict[str, Settings]:
+    """Return what :func:`read_starts` does, once a sequence model was pre-trained on what ``model`` reads.
+
+    Raises
+    ------
+    InputError
+        It was pre-trained on what another text encoder reads.
+    """
+    found = read_starts(folders, targets)
+    if "sequence" in found:
+        from isthmus.transfer.pretrain import require_encoder
+
+        require_encoder(str(found["sequence"]["start"]), model)
     return found
 
 

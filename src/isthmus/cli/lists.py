@@ -26,7 +26,10 @@ Out = Annotated[
 ]
 Users = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Accounts (platform, user); default everybody. Unknown ones are served."),
+    typer.Option(
+        metavar="FILE",
+        help="Accounts: platform, user, and what `fit --segments` named; default everybody.",
+    ),
 ]
 Person = Annotated[str | None, typer.Option(metavar="NAME", help="One person: all lists on screen, by platform.")]
 Account = Annotated[str | None, typer.Option(metavar="PLATFORM:USER", help="The same by one account of the person.")]
@@ -91,7 +94,7 @@ def recommend_(
         raise InputError("--users and one person are both given", fix="give one of them")
     if out is not None:
         check_lists_path(out)
-    asked = None if users is None else read_users(users)
+    asked = None if users is None else read_users(users, more=True)
     since = None if events is None else read_events(events)
     added = None if items is None else read_items(items)
     said = None if consents is None else read_consents(consents)

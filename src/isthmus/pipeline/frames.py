@@ -15,8 +15,8 @@ _READ: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _WRITTEN: Final = (".parquet", ".csv", ".jsonl")
 
 
-def read_users(path: Path) -> pl.DataFrame:
-    """Return the accounts in ``path``: columns platform, user, as text (leading zeros are kept).
+def read_users(path: Path, *, more: bool = False) -> pl.DataFrame:
+    """Return the accounts in ``path``: columns platform, user, as text (leading zeros are kept); ``more``: all columns.
 
     Raises
     ------
@@ -25,7 +25,8 @@ def read_users(path: Path) -> pl.DataFrame:
     DataError
         The file cannot be read, lacks a column, or has an empty cell in one.
     """
-    return _as_text(path, ("platform", "user")).select("platform", "user")
+    found = _as_text(path, ("platform", "user"))
+    return found if more else found.select("platform", "user")
 
 
 def read_events(path: Path) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from isthmus.model.base import Features
 from isthmus.recommender import store
 from isthmus.recommender.items import with_items
 from isthmus.recommender.listing import Lister, Rules
+from isthmus.recommender.newcomers import Told
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers, vocabulary
 from isthmus.recommender.store import Content
@@ -165,7 +166,8 @@ class Recommender:
         ----------
         users : polars.DataFrame, optional
             Columns platform, user; everybody with any event by default. Accounts never seen before get the list of
-            a person without history.
+            a person without history. Further columns tell attributes and the moment to
+            :func:`~isthmus.recommender.newcomers.with_segments`.
         target : str, optional
             One domain; all domains of the model by default.
         k : int
@@ -192,6 +194,8 @@ class Recommender:
         persons = accounts["person"].unique().sort().to_numpy().astype(np.int64)
         domains = [self._target(target).domain] if target is not None else sorted(self.targets)
         lister = Lister(self.content, people, rules or Rules(), k=k, exclude_seen=exclude_seen, domains=domains)
+        mine = people.accounts.join(accounts, on="person", how="semi")
+        lister.told = Told.of(self.content.newcomers, pl.concat([accounts, mine]), users)
         lists = lister.lists(persons)
         where = self.items.select("item", item_platform="platform")[lists["index"]]
         order = ["platform", "user", "domain", *(["item_platform"] if lister.rules.by_platform else []), "rank"]

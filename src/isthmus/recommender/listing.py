@@ -19,6 +19,7 @@ from isthmus.model.fresh import Exploration
 from isthmus.recommender.calibration import calibrated
 from isthmus.recommender.consents import Bans, Cube, allowed_for, conform_consents, with_consents
 from isthmus.recommender.items import exposures
+from isthmus.recommender.newcomers import Told
 from isthmus.recommender.people import People
 from isthmus.recommender.store import Content
 from isthmus.recommender.themes import Themes, shares
@@ -108,6 +109,7 @@ class Lister:
     ) -> None:
         self.content, self.people, self.rules, self.k, self.exclude_seen = content, people, rules, k, exclude_seen
         self.domains = list(domains)
+        self.told: Told | None = None
         places = content.features.places or Places.of(content.items)
         self.platform: Ints = places.platform.astype(np.int64)
         said = people.consents
@@ -150,14 +152,17 @@ class Lister:
 
     def _block(self, persons: Ints, histories: Histories) -> pl.DataFrame:
         denied = self.bans.of_persons(persons)
-        ready = [found for domain in self.domains for found in self._candidates(domain, histories, denied)]
+        told = None if self.told is None else self.told.rows(persons, silent=np.asarray(denied.any(axis=(1, 2))))
+        ready = []
+        for domain in self.domains:
+            scores = self._scores(self.content.targets[domain], histories, denied, told)
+            ready += self._candidates(domain, scores, histories, denied)
         if self.works is not None:
             self._one_edition(ready, denied)
         return self._frame(persons, [self._cut(found, histories, denied) for found in ready])
 
-    def _candidates(self, domain: str, histories: Histories, denied: Cube) -> list[Candidates]:
+    def _candidates(self, domain: str, scores: Floats, histories: Histories, denied: Cube) -> list[Candidates]:
         target = self.content.targets[domain]
-        scores = self._scores(target, histories, denied)
         if self.exclude_seen:
             self._exclude(target, scores, histories, denied)
         plain = self.works is None and not self.rules.calibrate
@@ -174,24 +179,31 @@ class Lister:
             found.append(Candidates(shelf, items, best))
         return found
 
-    def _scores(self, target: Target, histories: Histories, denied: Cube) -> Floats:
+    def _scores(self, target: Target, histories: Histories, denied: Cube, told: pl.DataFrame | None) -> Floats:
         """Return the scores (B, T): those of items on a platform come from the events allowed for it, and no others."""
-        blend, methods, new = target.blend, target.methods, target.new
         place = self.platform[target.items]
         codes = np.unique(place)
         free = ~denied[:, :, codes].any(axis=(1, 2))
         if free.all():
-            return blend.score(methods, histories, new)
+            return self._said(target, histories, told)
         scores = np.empty((len(histories), target.items.size), np.float32)
         if free.any():
-            scores[free] = blend.score(methods, histories.take(np.flatnonzero(free)), new)
+            own = np.flatnonzero(free)
+            scores[free] = self._said(target, histories.take(own), None if told is None else told[own])
         bound = np.flatnonzero(~free)
         some = histories.take(bound)
         for code in codes:
             kept = some.keep(allowed_for(some, denied[bound], self.platform, np.array([code])))
             columns = np.flatnonzero(place == code)
-            scores[np.ix_(bound, columns)] = blend.score(methods, kept, new)[:, columns]
+            said = self._said(target, kept, None if told is None else told[bound])
+            scores[np.ix_(bound, columns)] = said[:, columns]
         return scores
+
+    def _said(self, target: Target, histories: Histories, told: pl.DataFrame | None) -> Floats:
+        """Return what the blend says, and to those without any event what people alike meet, (B, T)."""
+        scores = target.blend.score(target.methods, histories, target.new)
+        newcomers = self.content.newcomers
+        return scores if newcomers is None or told is None else newcomers.lift(target, scores, histories, told)
 
     def _exclude(self, target: Target, scores: Floats, histories: Histories, denied: Cube) -> None:
         """Take out what a person met: the item itself, and editions of its work."""

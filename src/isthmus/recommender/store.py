@@ -22,10 +22,11 @@ from isthmus.model.base import Features, Method, Places, Settings, State
 from isthmus.model.blend import Blend
 from isthmus.recommender.consents import FILE as CONSENTS
 from isthmus.recommender.consents import read_consents, with_consents, write_consents
+from isthmus.recommender.newcomers import Newcomers
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers
 from isthmus.train.fit import Target
-from isthmus.train.methods import make
+from isthmus.transfer.meta_method import made
 
 FORMAT: Final = 2
 #: Format 1 had no names of persons and no consents.
@@ -54,6 +55,8 @@ class Content:
         What the items' texts say, one row an item.
     card : dict
         Data fingerprint, protocol, settings.
+    newcomers : Newcomers, optional
+        What is said to people without any event, besides the blend.
     """
 
     targets: dict[str, Target]
@@ -62,6 +65,7 @@ class Content:
     readers: Readers
     features: Features
     card: Json
+    newcomers: Newcomers | None = None
 
 
 def write(content: Content, path: Path) -> None:
@@ -85,6 +89,7 @@ def write(content: Content, path: Path) -> None:
             "texts": content.readers.texts,
             "knowledge": content.readers.knowledge.save(folder),
             "targets": targets,
+            "newcomers": None if content.newcomers is None else content.newcomers.save(folder),
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
         write_consents(consents, folder)  # without a checksum: people change their minds, the model stays
@@ -147,6 +152,7 @@ def _read(path: Path, manifest: Json) -> Content:
         readers,
         features,
         cast("Json", manifest["card"]),
+        Newcomers.open(path, cast("Json | None", manifest.get("newcomers"))),
     )
 
 
@@ -169,7 +175,7 @@ def _read_target(path: Path, place: int, said: Json, n_items: int, features: Fea
     arrays = load_file(path / f"target-{place}.safetensors")
     methods: list[Method] = []
     for entry in cast("list[Json]", said["methods"]):
-        method = make(str(entry["name"]), cast("Settings", entry["settings"]))
+        method = made(str(entry["name"]), cast("Settings", entry["settings"]))
         method.target, method.n_items = arrays["items"], n_items
         method.restore(load_file(path / f"target-{place}-{method.name}.safetensors"), features)
         methods.append(method)

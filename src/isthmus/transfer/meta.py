@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from isthmus.data.sequences import Histories
 from isthmus.errors import ArtefactError, InputError
 from isthmus.files import new_folder, read_json, write_json
-from isthmus.model.base import TrainingData
+from isthmus.model.base import State, TrainingData
 from isthmus.model.catalogue import Events
 from isthmus.model.lora import add_lora
 from isthmus.model.sequence import SequenceModel
@@ -194,7 +194,7 @@ class MetaLearner:
 
     def chosen(self, task: Task, judge: Callable[[MetaLearner, Task], float]) -> MetaLearner:
         """Return the learner with the rate and number of steps that ``judge`` likes best on a validation task."""
-        tried = [self._with(self.settings.rate, 0), *(self._with(rate, n) for rate in RATES for n in STEPS)]
+        tried = [self.stepping(self.settings.rate, 0), *(self.stepping(rate, n) for rate in RATES for n in STEPS)]
         return max(tried, key=lambda learner: judge(learner, task))
 
     def save(self, path: str | Path) -> MetaLearner:
@@ -225,11 +225,19 @@ class MetaLearner:
                 raise ArtefactError("was learned with another carrier", where=path, fix="learn it again")
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise ArtefactError(f"the start is damaged: {error}", where=path, fix="learn it again") from error
-        for name, tensor in own.items():
-            tensor.copy_(weights[name])
-        return learner
+        return learner.take({name: tensor.numpy() for name, tensor in weights.items()})
 
-    def _with(self, rate: float, steps: int) -> MetaLearner:
+    def weights(self) -> State:
+        """Return what was learned, by name."""
+        return {name: tensor.detach().float().numpy().copy() for name, tensor in self.asker.learned().items()}
+
+    def take(self, weights: State) -> MetaLearner:
+        """Take what :meth:`weights` returned; return self."""
+        for name, tensor in self.asker.learned().items():
+            tensor.copy_(torch.from_numpy(np.array(weights[name])))
+        return self
+
+    def stepping(self, rate: float, steps: int) -> MetaLearner:
         """Return a learner that shares what was learned and adapts by other steps."""
         other = copy.copy(self)
         other.settings = replace(self.settings, rate=rate, steps=steps)

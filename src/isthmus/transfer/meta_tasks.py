@@ -152,6 +152,18 @@ def domain_tasks(
     )
 
 
+def newest(histories: Histories, target: Indices, keep: Ints) -> Histories:
+    """Return the histories in which each person has only the newest ``keep`` (B,) target events; others stay.
+
+    Examples
+    --------
+    >>> newest(Histories.of([[0, 5, 6, 1, 7], [5]]), np.array([5, 6, 7], np.int32), np.array([2, 0])).items.tolist()
+    [0, 6, 1, 7]
+    """
+    inside = np.isin(histories.items, target)
+    return histories.keep(~inside | (_from_end(histories, inside) < keep[histories.rows]))
+
+
 def _people(histories: Histories, support: Bools, query: Bools, pool: Indices, dated: bool) -> Tasks:
     """Return one task a person; flags (E,) say of each event whether it is to be told from what came before it."""
     batch, last = shaped(histories, dated)
