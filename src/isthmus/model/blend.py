@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, TypeVar, cast
 
 import numpy as np
@@ -163,15 +164,26 @@ class Candidates:
         """Return the mean NDCG@10 of the candidates ordered by ``totals`` (P, C)."""
         return float(self.each(totals).mean())
 
+    @cached_property
+    def wanted(self) -> tuple[Ints, Ints]:
+        """Person and place of each target among the candidates, (R,) each."""
+        rows, places = np.nonzero(self.right & self.real)
+        return rows, places
+
     def each(self, totals: Floats) -> Doubles:
-        """Return the NDCG@10 of each person, (P,)."""
+        """Return the NDCG@10 of each person, (P,): only the ranks of the targets are counted, nothing is sorted."""
+        rows, places = self.wanted
         listed = np.where(self.real, totals, -np.inf)
-        width = min(10, listed.shape[1])
-        best = np.argpartition(-listed, width - 1, axis=1)[:, :width]
-        order = np.argsort(-np.take_along_axis(listed, best, axis=1), axis=1, kind="stable")
-        hits = np.take_along_axis(self.right, np.take_along_axis(best, order, axis=1), axis=1)
-        gained: Doubles = (hits / np.log2(np.arange(2, width + 2))).sum(axis=1) / self.ideal
-        return gained
+        gained = np.zeros(rows.size)
+        for start in range(0, rows.size, 4096):
+            some, mine = rows[start : start + 4096], places[start : start + 4096, None]
+            others, own = listed[some], listed[some, mine[:, 0]][:, None]
+            rank = np.count_nonzero(others > own, axis=1)
+            rank += np.count_nonzero((others == own) & (np.arange(listed.shape[1]) < mine), axis=1)
+            shown = (rank < 10) & np.isfinite(own[:, 0])
+            gained[start : start + 4096] = np.where(shown, 1 / np.log2(rank + 2.0), 0.0)
+        summed: Doubles = np.bincount(rows, weights=gained, minlength=len(listed)) / self.ideal
+        return summed
 
 
 def gather(methods: Sequence[Method], task: Task, *, block: int = 256) -> Candidates:
@@ -318,10 +330,11 @@ def _climb(candidates: Candidates, start: Doubles, rounds: int = 4) -> Doubles:
         before = best
         for place in range(weights.size):
             largest = float(weights.max())
+            own = np.ascontiguousarray(candidates.scores[:, :, place])
             for value in [f * float(weights[place]) for f in FACTORS] + [share * largest for share in SHARES]:
                 if value == 0 and weights[place] == weights.sum():
                     continue  # the last method with a weight keeps it
-                moved = totals + np.float32(value - weights[place]) * candidates.scores[:, :, place]
+                moved = totals + np.float32(value - weights[place]) * own
                 reached = candidates.ndcg(moved)
                 if reached > best + 1e-5:
                     best, totals, weights[place] = reached, moved, value
