@@ -54,6 +54,7 @@ CONTRACT = {
         "--seed",
         "--out",
     },
+    "meta": {"--target", "--from", "--way", "--epochs", "--people", "--seed", "--out"},
     "trial": {"--target", "--from", "--seeds", "--shares", "--budget", "--out"},
     "classify": {
         "--target",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from isthmus.recommender.newcomers import told_by_accounts, with_segments
 from isthmus.split.temporal import Split
 from isthmus.train.fit import FitSettings
 
+PAGE = (Path(__file__).parents[1] / "docs" / "new-people.md").read_text("utf-8")
 HOW = FitSettings(methods=("popularity", "recent"), budget=1.0)
 #: The lists of ten that are right for each city, of 30 items.
 OWN = {"北京": {f"i{n:02}" for n in range(15)}, "Lyon": {f"i{n:02}" for n in range(15, 30)}}
@@ -115,7 +117,8 @@ def test_where_the_city_says_nothing_it_is_not_kept() -> None:
 
 def test_it_is_stored_and_knows_new_items(tmp_path: Path) -> None:
     found = model()
-    again = Recommender.open(found.save(tmp_path / "model").content and tmp_path / "model")
+    found.save(tmp_path / "model")
+    again = Recommender.open(tmp_path / "model")
     asked = strangers(city="北京", weekday="3")
     assert again.recommend(asked).equals(found.recommend(asked))
     new = pl.DataFrame({"platform": ["shop"], "item": ["fresh"], "domain": ["books"], "title": ["深海"]})
@@ -183,15 +186,18 @@ def test_chance_is_seldom_taken_for_a_gain() -> None:
     assert chosen(sure, (0.1, 0.5)).share == 0.5
 
 
-def test_a_known_world_by_the_command_line(tmp_path: Path) -> None:
+def test_a_known_world_by_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     split = town()
-    Split(split.corpus.save(tmp_path / "corpus"), split.events, split.card).save(tmp_path / "split")
-    fit = ("fit", tmp_path / "split", "--methods", "popularity,recent", "--budget", "1", "--out", tmp_path / "model")
-    said = good(*fit, "--segments", "city")["targets"]["books"]["segments"]
+    Split(split.corpus.save("CORPUS"), split.events, split.card).save("SPLIT")
+    strangers(city="北京").write_csv("USERS.csv")
+    block = next(body for body in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) if "--segments" in body)
+    fit, recommend = (line.split()[1:] for line in block.splitlines())
+    said = good(*fit, "--budget", "1")["targets"]["books"]["segments"]  # type: ignore[index]
     assert said["share"] in SHARES
-    strangers(city="北京").write_csv(tmp_path / "users.csv")
-    good("recommend", tmp_path / "model", "--users", tmp_path / "users.csv", "--out", tmp_path / "lists.csv")
-    lists = pl.read_csv(tmp_path / "lists.csv")
+    good(*recommend)
+    lists = pl.read_csv("LISTS.csv")
+    assert lists.height == 30
     assert lists["item"].is_in(list(OWN["北京"])).mean() > 0.9  # type: ignore[operator]
     done = isthmus(*fit, "--segments", "gender")
     assert done.code == 2

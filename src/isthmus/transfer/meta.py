@@ -231,8 +231,10 @@ class MetaLearner:
         """Return what was learned, by name."""
         return {name: tensor.detach().float().numpy().copy() for name, tensor in self.asker.learned().items()}
 
-    def take(self, weights: State) -> MetaLearner:
-        """Take what :meth:`weights` returned; return self."""
+    def take(self, weights: State, pool: Ints | None = None) -> MetaLearner:
+        """Take what :meth:`weights` returned, and the rows of items to compare with if they are given; return self."""
+        if pool is not None:
+            self.pool = torch.from_numpy(np.array(pool))
         for name, tensor in self.asker.learned().items():
             tensor.copy_(torch.from_numpy(np.array(weights[name])))
         return self

@@ -12,13 +12,14 @@ from isthmus.data.sequences import Histories
 from isthmus.model.base import Features, Method, Setting, Settings, State, TrainingData
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.methods import make
-from isthmus.types import Floats, Indices
+from isthmus.types import Floats, Indices, Ints
 
 if TYPE_CHECKING:
     from isthmus.transfer.meta import MetaLearner, MetaSettings
 
 _CARRIER: Final = "carrier."
 _START: Final = "start."
+_POOL: Final = "pool"
 
 
 class MetaMethod(Method):
@@ -70,28 +71,29 @@ class MetaMethod(Method):
         return self.learner.score(seen)
 
     def state(self) -> State:
-        """Return what the carrier keeps, and the start."""
-        own = {f"{_CARRIER}{name}": array for name, array in self.carrier.state().items()}
-        return {**own, **{f"{_START}{name}": array for name, array in self.learner.weights().items()}}
+        """Return what the carrier keeps, the start, and the items that the steps compare with."""
+        own: State = {f"{_CARRIER}{name}": array for name, array in self.carrier.state().items()}
+        start = {f"{_START}{name}": array for name, array in self.learner.weights().items()}
+        return {**own, **start, _POOL: self.learner.pool.numpy()}
 
     def restore(self, state: State, features: Features) -> None:
         """Take back carrier and start."""
-        parts: dict[str, State] = {_CARRIER: {}, _START: {}}
-        for name, array in state.items():
-            mark = _CARRIER if name.startswith(_CARRIER) else _START
-            parts[mark][name.removeprefix(mark)] = array
+        parts: dict[str, State] = {
+            mark: {name.removeprefix(mark): array for name, array in state.items() if name.startswith(mark)}
+            for mark in (_CARRIER, _START)
+        }
         self.carrier = self._new()
         self.carrier.target, self.carrier.n_items = self.target, self.n_items
         self.carrier.restore(parts[_CARRIER], features)
-        self._begin(parts[_START])
+        self._begin(parts[_START], state[_POOL].astype(np.int64))
 
     def extend(self, features: Features, target: Indices) -> None:
         """Show the carrier the new items."""
-        start = self.learner.weights()
+        start, pool = self.learner.weights(), self.learner.pool.numpy()
         longer = self.carrier.extended(features, target, self.n_items)
         assert isinstance(longer, SequenceCarrier)
         self.carrier = longer
-        self._begin(start)
+        self._begin(start, pool)
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         carrier = self._new()
@@ -103,12 +105,12 @@ class MetaMethod(Method):
         own = {name: value for name, value in self.settings.items() if name.startswith(_CARRIER)}
         return SequenceCarrier({name.removeprefix(_CARRIER): value for name, value in own.items()})
 
-    def _begin(self, start: State | None = None) -> None:
+    def _begin(self, start: State | None = None, pool: Ints | None = None) -> None:
         from isthmus.transfer.meta import MetaLearner
 
         self.learner = MetaLearner(self.carrier, self._how())
         if start is not None:
-            self.learner.take(start)
+            self.learner.take(start, pool)
 
     def _how(self) -> MetaSettings:
         from isthmus.transfer.meta import MetaSettings
