@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,13 @@ def reopened(folder: Path, monkeypatch: pytest.MonkeyPatch, target: str | None =
     return Adapted.open(folder, split(), target)
 
 
+@pytest.fixture
+def rising(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let lists get better with every look at them, so that what was trained is kept."""
+    looks = count(1)
+    monkeypatch.setattr("isthmus.transfer.exams.RankingExam.measure", lambda *_: next(looks) / 1000)
+
+
 HEADS = [
     ("next-item", "", False), ("next-item", "", True), ("ranking", "bpr", False), ("ranking", "bce", True),
     ("rating", "mse", True), ("rating", "bce01", False), ("rating", "squared-log-ratio", False),
@@ -96,6 +104,7 @@ HEADS = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("rising")
 @pytest.mark.parametrize("carrier", ["sequence", "language"])
 @pytest.mark.parametrize(("head", "loss", "additive"), HEADS)
 def test_every_head_learns_on_both_carriers_and_comes_back_the_same(
@@ -115,6 +124,7 @@ def test_every_head_learns_on_both_carriers_and_comes_back_the_same(
     assert metrics["peak_memory"] > 0
 
 
+@pytest.mark.usefixtures("rising")
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "lora"])
 def test_every_strategy_is_kept_and_comes_back_the_same(
     strategy: str, starts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,6 +147,35 @@ def test_what_can_be_learned_is_learned(starts: dict[str, Path], tmp_path: Path)
     assert items.metrics["after"] > 1.2 * items.metrics["before"]
     assert classes.labels == ("source", "target")
     np.testing.assert_allclose(classes.classes(np.arange(9, dtype=np.int32)).sum(axis=1), 1, atol=1e-5)
+
+
+def test_where_training_makes_it_worse_it_stays_as_it_was(
+    starts: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"ids": False, "strategy": "full", "epochs": 2.0, "learning_rate": 1e-2}
+    good = adapted(starts["sequence"], tmp_path / "good", **{**how, "epochs": 40.0})
+    assert good.metrics["kept"] == "adapted"
+    assert good.metrics["after"] == good.metrics["reached"] > good.metrics["before"]
+    assert good.metrics["steps"] > 0
+    asked: list[float] = []
+
+    def worse(self: object, _: Adapted) -> float:
+        asked.append(0.5 - 0.1 * len(asked))
+        return asked[-1]
+
+    monkeypatch.setattr("isthmus.transfer.exams.RankingExam.measure", worse)
+    with caplog.at_level("WARNING"):
+        kept = adapted(starts["sequence"], tmp_path / "kept", **how)
+    assert len(asked) == 3
+    told = {name: kept.metrics[name] for name in ("kept", "before", "after", "reached", "steps")}
+    assert told == {"kept": "before", "before": 0.5, "after": 0.5, "reached": 0.4, "steps": 0}
+    assert "training made it worse (ndcg@10 0.4000)" in caplog.text
+    began = load(starts["sequence"]).grown(kept.scene.places, 0).state_dict()
+    for key, tensor in kept.carrier.state_dict().items():
+        assert torch.equal(tensor.cpu(), began[key]), key
+    again = reopened(tmp_path / "kept", monkeypatch)
+    np.testing.assert_allclose(said(again), said(kept), atol=1e-5)
+    assert not np.allclose(said(good), said(kept), atol=1e-3)
 
 
 def test_an_additive_head_begins_as_what_was_carried_over(starts: dict[str, Path], tmp_path: Path) -> None:
@@ -170,6 +209,7 @@ def split_event(name: str) -> int:
     return EVENTS.index(name)
 
 
+@pytest.mark.usefixtures("rising")
 def test_several_targets_share_one_backbone(
     starts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +227,7 @@ def test_several_targets_share_one_backbone(
         adapted(starts["language"], tmp_path / "a")
 
 
+@pytest.mark.usefixtures("rising")
 @pytest.mark.parametrize("strategy", ["lora", "adapter"])
 def test_an_adapter_can_be_started_from_as_a_model(strategy: str, starts: dict[str, Path], tmp_path: Path) -> None:
     found = adapted(starts["sequence"], tmp_path / "a", strategy=strategy, ids=False)

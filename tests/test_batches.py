@@ -17,6 +17,7 @@ from isthmus.model.base import DAY, Places
 from isthmus.train.batches import BatchSettings, SequenceBatches
 from isthmus.train.schedule import temperature_shares
 from isthmus.train.sequences import Mixture
+from isthmus.train.views import Views
 
 N = 12
 PLACES = Places((np.arange(N) % 3).astype(np.int32), np.zeros(N, np.int32), ("a", "b", "c"), ("p",))
@@ -55,7 +56,7 @@ def pairs(batch: dict[str, Tensor]) -> Counter[Pair]:
 
 def epoch(batches: SequenceBatches, number: int = 0) -> Counter[Pair]:
     n = len(batches)
-    return sum((pairs(batches.batch(step)) for step in range(number * n, (number + 1) * n)), Counter())
+    return sum((pairs(batches.fields(step)) for step in range(number * n, (number + 1) * n)), Counter())
 
 
 def naive(rows: list[list[int]], predict: np.ndarray, length: int, half_life: float, *, repeats: bool) -> Counter[Pair]:
@@ -111,17 +112,17 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("chosen", [{}, {"sampled": 5}, {"views": True}, {"sampled": 5, "views": True}])
+@pytest.mark.parametrize("chosen", [{}, {"sampled": 5}, {"views": Views()}, {"sampled": 5, "views": Views()}])
 def test_a_step_is_the_same_whatever_was_asked_before(chosen: dict[str, object]) -> None:
     one, other = source(made(LONG), **chosen), source(made(LONG), **chosen)
     n = len(one)
     assert n > 3
     steps = [0, 1, n, 2 * n + 1, 3]
-    forward = [one.batch(step) for step in steps]
-    backward = [other.batch(step) for step in reversed(steps)][::-1]
+    forward = [one.fields(step) for step in steps]
+    backward = [other.fields(step) for step in reversed(steps)][::-1]
     assert all(equal(a, b) for a, b in zip(forward, backward, strict=True))
-    assert not equal(one.batch(0), one.batch(n)), "epochs differ in their order"
-    assert not equal(one.batch(0), source(made(LONG), seed=1, **chosen).batch(0))
+    assert not equal(one.fields(0), one.fields(n)), "epochs differ in their order"
+    assert not equal(one.fields(0), source(made(LONG), seed=1, **chosen).fields(0))
 
 
 def test_a_batch_is_about_as_large_as_asked_and_of_like_lengths() -> None:
@@ -129,7 +130,7 @@ def test_a_batch_is_about_as_large_as_asked_and_of_like_lengths() -> None:
     batches = source(made(rows), length=50, events=120, repeats=True)
     sizes, filled = [], []
     for step in range(len(batches)):
-        batch = batches.batch(step)
+        batch = batches.fields(step)
         sizes.append(batch["places"].numel())
         filled.append(batch["places"].numel() / batch["items"].numel())
     assert 0.8 * 120 < np.median(sizes) < 1.2 * 120
@@ -139,7 +140,7 @@ def test_a_batch_is_about_as_large_as_asked_and_of_like_lengths() -> None:
 
 def test_spans_are_the_domains_of_the_next_items() -> None:
     for step in range(4):
-        batch = source(made(LONG)).batch(step)
+        batch = source(made(LONG)).fields(step)
         domain = PLACES.domain[batch["targets"].numpy()]
         covered = []
         for start, stop, number, _, _ in batch["spans"].tolist():
@@ -155,7 +156,7 @@ def test_sampled_candidates_are_counted_in_the_rows_that_take_part(
     rows: list[list[int]], sampled: int, step: int
 ) -> None:
     full, some = source(made(rows)), source(made(rows), sampled=sampled)
-    before, batch = full.batch(step), some.batch(step)
+    before, batch = full.fields(step), some.fields(step)
     taking = batch["rows"]
     assert taking.tolist() == sorted(set(taking.tolist()))
     assert pairs(before) == pairs(batch), "only the numbering changes"
@@ -172,7 +173,7 @@ def test_sampled_candidates_are_counted_in_the_rows_that_take_part(
 
 def test_items_are_drawn_as_often_as_log_q_says() -> None:
     batches = source(made(LONG), sampled=4000)
-    batch = batches.batch(0)
+    batch = batches.fields(0)
     drawn, times = np.unique(batch["drawn"].numpy(), return_counts=True)
     expected = dict(zip(batch["drawn"].tolist(), batch["log_q"].exp().tolist(), strict=True))
     for item, count in zip(drawn.tolist(), times.tolist(), strict=True):
@@ -191,8 +192,8 @@ def test_alpha_evens_out_domains_and_keeps_the_sum() -> None:
 def test_views_are_of_the_same_persons() -> None:
     """Each person has items of her own, so that a view tells whose it is."""
     rows = [[start, start, start] for start in range(N)]
-    batches = source(made(rows), repeats=True, views=True, events=1000)
-    views, lasts = (batches.batch(0)[name] for name in ("views", "lasts"))
+    batches = source(made(rows), repeats=True, views=Views(), events=1000)
+    views, lasts = (batches.fields(0)[name] for name in ("views", "lasts"))
     ends = views[0][torch.arange(lasts.numel()), lasts]
     first, second = ends.chunk(2)
     assert torch.equal(first, second)
@@ -208,21 +209,21 @@ class Numbered:
     def __len__(self) -> int:
         return self.n
 
-    def batch(self, step: int) -> dict[str, Tensor]:
+    def fields(self, step: int) -> dict[str, Tensor]:
         return {"step": torch.tensor(step)}
 
 
 def test_a_mixture_draws_by_temperature_and_goes_through_each_part() -> None:
     mixture = Mixture([Numbered(400), Numbered(100)], 0.5, seed=1)  # type: ignore[list-item]
     assert len(mixture) == 500
-    drawn = [mixture.batch(step) for step in range(2000)]
+    drawn = [mixture.batch(step)["batch"] for step in range(2000)]
     groups = np.array([int(batch["group"]) for batch in drawn])
     shares = temperature_shares(np.array([400, 100]), 0.5)
     assert shares == pytest.approx([2 / 3, 1 / 3])
     assert (groups == 1).mean() == pytest.approx(shares[1], abs=0.04)
     again = Mixture([Numbered(400), Numbered(100)], 0.5, seed=1)  # type: ignore[list-item]
     for step in (1999, 0, 501):
-        assert equal(again.batch(step), drawn[step])
+        assert equal(again.batch(step)["batch"], drawn[step])
     inside = [int(batch["step"]) for batch in drawn[:500] if batch["group"] == 1]
     assert inside == list(range(len(inside))), "a part is gone through in its own order"
 
@@ -235,6 +236,6 @@ def test_no_pair_means_no_batch() -> None:
 def test_weights_fade_from_the_newest_event() -> None:
     histories = made([[0, 1, 2]])
     batches = source(histories, half_life=1.0)
-    assert batches.batch(0)["weights"].tolist() == [0.5, 1.0]
+    assert batches.fields(0)["weights"].tolist() == [0.5, 1.0]
     undated = SequenceBatches(histories, PLACES, EVERY, BatchSettings(half_life=1.0), dated=False)
-    assert undated.batch(0)["weights"].tolist() == [1.0, 1.0]
+    assert undated.fields(0)["weights"].tolist() == [1.0, 1.0]

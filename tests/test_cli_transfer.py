@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from tests.test_cli import Done, good, isthmus
+from tests.tiny_reader import reader
 
 from isthmus.cli.transfer import working
 from isthmus.data.corpus import Corpus
@@ -67,6 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "later" / "adapted.json").write_text('{"format": 99}')
     shutil.copytree(folder / "adapted", folder / "torn")
     (folder / "torn" / "heads" / "target.safetensors").write_bytes(b"half")
+    shutil.copytree(reader(), folder / "reader")
     (folder / "occupied").mkdir()
     (folder / "occupied" / "thesis.txt").write_text("mine")
     return folder
@@ -91,6 +93,9 @@ BAD = {
     "unknown objective": ((*PRETRAIN, "--objective", "nxt=1"), "next"),
     "unknown objective of language": ((*PRETRAIN, "--carrier", "language", "--objective", "mlmm"), "mlm"),
     "an objective weighed by words": ((*PRETRAIN, "--objective", "next=much"), "weight"),
+    "unknown operation": ((*PRETRAIN, "--objective", "next,views", "--augment", "crop,flip"), "flip"),
+    "operations without views": ((*PRETRAIN, "--augment", "crop"), "views"),
+    "operations of the other carrier": ((*PRETRAIN, "--carrier", "language", "--augment", "crop"), "sequence carrier"),
     "no next": ((*PRETRAIN, "--objective", "views=1"), "next"),
     "unknown domain to learn from": ((*PRETRAIN, "--domains", "sorce"), "did you mean 'source'"),
     "unknown tracker": ((*PRETRAIN, "--track", "tensorbord"), "did you mean 'tensorboard'"),
@@ -119,6 +124,7 @@ BAD = {
     "a share above 1": ((*TRIAL, "--shares", "0,3"), "shares"),
     "trial of no model": ((*TRIAL[:3], "{}/split", *TRIAL[4:]), "pre-trained model"),
     "fit from another format": ((*FIT, "--from", "{}/future"), "format 99"),
+    "fit by another encoder": ((*FIT, "--from", "{}/model", "--model", "{}/reader"), "leave --model out"),
     "fit from two of one kind": ((*FIT, "--from", "{}/model", "--from", "{}/model"), "one of each"),
     "fit from targets to many": (("fit", "{}/split", "--out", "{}/x", "--from", "{}/adapted"), "--target"),
 }
@@ -139,6 +145,24 @@ def test_bad_input_ends_with_2_and_one_line(name: str, place: Path) -> None:
     assert said in done.err
     assert done.out == ""
     assert sorted(place.rglob("*")) == before
+
+
+def test_views_are_made_by_the_operations_named(place: Path, tmp_path: Path) -> None:
+    words = (
+        "pretrain",
+        place / "split",
+        "--domains",
+        "source",
+        "--epochs",
+        1,
+        "--track",
+        "none",
+        "--out",
+        tmp_path / "m",
+    )
+    said = good(*words, "--objective", "next=1,views=0.1", "--augment", "substitute", "--augment", "insert,crop")
+    assert said["settings"]["augment"] == ["substitute", "insert", "crop"]
+    assert said["objectives"] == {"next": 1.0, "views": 0.1}
 
 
 def test_adapting_prints_what_was_trained_and_what_it_brought(place: Path, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from isthmus.model.losses import (
     mse,
     sampled_softmax,
     squared_log_ratio,
+    unseen_sampled_softmax,
+    unseen_softmax,
 )
 
 
@@ -199,6 +201,37 @@ def test_own_target_in_the_sample_does_not_count() -> None:
     states, table, _, _, _ = draw(4, 6, 3)
     loss = sampled_softmax(states, table, torch.full((4,), 2), torch.tensor([2, 2]), torch.zeros(2))
     assert loss.item() == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(P=st.integers(1, 5), C=st.integers(0, 12), seed=st.integers(0, 999))
+def test_what_was_seen_is_no_rival_among_the_drawn(P: int, C: int, seed: int) -> None:
+    states, table, _, targets, weights = draw(P, 7, 3, seed=seed)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, 7, C)
+    log_q = rng.normal(size=C)
+    rows, items = np.nonzero(rng.random((P, 7)) < 0.3)
+    sample = torch.from_numpy(drawn), torch.from_numpy(log_q)
+    seen = torch.from_numpy(rows), torch.from_numpy(items)
+    found = unseen_sampled_softmax(states, table, targets, weights, sample, seen)
+    losses = []
+    for row in range(P):
+        scores = (table @ states[row]).detach().numpy()
+        right = int(targets[row])
+        met = set(items[rows == row].tolist()) | {right}
+        rivals = [np.exp(scores[item] - q) for item, q in zip(drawn.tolist(), log_q, strict=True) if item not in met]
+        losses.append(np.log(np.exp(scores[right]) + sum(rivals)) - scores[right])
+    assert found.item() == pytest.approx(naive_mean(losses, weights.numpy()), rel=1e-4, abs=1e-6)
+
+
+def test_drawing_every_item_once_leaves_what_was_seen_out_as_the_exact_one_does() -> None:
+    states, table, _, targets, weights = draw(5, 9, 3, seed=2)
+    rows, items = torch.tensor([0, 0, 1, 3, 4, 4]), torch.tensor([1, 8, 2, 2, 0, 5])
+    every = torch.arange(9), torch.zeros(9)
+    found = unseen_sampled_softmax(states, table, targets, weights, every, (rows, items))
+    exact = unseen_softmax(states, table, targets, weights, rows, items)
+    assert found.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert found.item() < sampled_softmax(states, table, targets, *every, weights).item() - 0.01
 
 
 def test_sampled_gradient_approaches_the_whole_from_any_distribution() -> None:

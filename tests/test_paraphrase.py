@@ -314,6 +314,6 @@ def test_an_unknown_model_is_said(tmp_path: Path) -> None:
 def test_the_programs_of_the_page_run() -> None:
     page = (Path(__file__).parents[1] / "docs" / "augment.md").read_text("utf-8")
     programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program in programs:
         exec(program, {})

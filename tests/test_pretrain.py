@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from tests.carried import TINY, pretrained, scene
+from tests.tiny_reader import reader
 
 from isthmus.errors import ArtefactError, InputError
 from isthmus.model.sequence import SequenceModel
@@ -21,7 +22,7 @@ from isthmus.split.temporal import TRAIN, VALID, Split
 from isthmus.train.fit import training_data
 from isthmus.train.methods import make
 from isthmus.train.weights import fingerprint, learned
-from isthmus.transfer.pretrain import SequencePretraining, Source, _judges, pretrain_sequence
+from isthmus.transfer.pretrain import SequencePretraining, Source, _judges, pretrain_sequence, require_encoder
 from isthmus.transfer.pretrained import CARD, read_card
 
 ROOT = Path(__file__).parents[1]
@@ -126,6 +127,19 @@ def test_wishes_that_make_no_sense_are_refused(tmp_path: Path, changed: dict[str
 def test_a_domain_without_training_events_teaches_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no training event"):
         pretrain_sequence([scene().unseen], tmp_path / "model", replace(TINY, domains=("target",)))
+
+
+def test_what_another_encoder_reads_is_refused_with_the_one_to_give(tmp_path: Path) -> None:
+    other = reader()
+    require_encoder(pretrained(), None)
+    with pytest.raises(InputError, match="another text encoder") as refused:
+        require_encoder(pretrained(), other)
+    assert refused.value.fix == "leave --model out"
+    pretrain_sequence([scene().unseen], tmp_path / "m", replace(TINY, model=other, epochs=0.1, persons=0))
+    require_encoder(tmp_path / "m", other)
+    with pytest.raises(InputError, match="the bundled one") as refused:
+        require_encoder(tmp_path / "m", None)
+    assert refused.value.fix == f"give --model {other}"
 
 
 def copied(tmp_path: Path) -> Path:

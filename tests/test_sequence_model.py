@@ -18,6 +18,7 @@ from isthmus.model.catalogue import Events, gap_buckets
 from isthmus.model.layers import rotated, turning
 from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
 from isthmus.train.batches import BatchSettings, SequenceBatches
+from isthmus.train.views import Views
 
 DAY = 86_400_000_000
 
@@ -197,7 +198,7 @@ def test_a_seed_gives_the_same_model_and_leaves_the_generator_alone() -> None:
 
 def test_the_loss_is_the_mean_cross_entropy_over_the_items_of_the_own_domain() -> None:
     source = batches()
-    batch = source.batch(1)
+    batch = source.fields(1)
     with torch.no_grad():
         table = MODEL.items()
         said = MODEL.persons(Events(batch["items"], batch["events"], batch["gaps"]), table).flatten(0, 1)
@@ -218,16 +219,17 @@ class _only:  # noqa: N801
     def __init__(self, source: SequenceBatches, step: int) -> None:
         self.source, self.step = source, step
 
-    def batch(self, step: int) -> dict[str, Tensor]:
+    def batch(self, step: int) -> dict[str, dict[str, Tensor]]:
         return self.source.batch(self.step)
 
 
-def test_sampled_losses_come_near_the_full_one_as_more_is_drawn() -> None:
+@pytest.mark.parametrize("repeats", [True, False])
+def test_sampled_losses_come_near_the_full_one_as_more_is_drawn(repeats: bool) -> None:
     some = model()
     with torch.no_grad():
         some.ids.weight.mul_(8)
-    full = loss(some, batches(repeats=True))
-    few, many = (abs(loss(some, batches(sampled=count, repeats=True)) - full) for count in (3, 20_000))
+    full = loss(some, batches(repeats=repeats))
+    few, many = (abs(loss(some, batches(sampled=count, repeats=repeats)) - full) for count in (3, 20_000))
     assert many < 0.02
     assert few > 5 * many
 
@@ -243,7 +245,7 @@ def test_a_cosine_model_scores_by_its_scale() -> None:
 def test_views_have_a_finite_loss_that_falls() -> None:
     some = model()
     some.config.views = 1.0
-    with_views, without = batches(views=True), batches()
+    with_views, without = batches(views=Views()), batches()
     optimiser = torch.optim.AdamW(some.parameters(), lr=3e-3)
 
     def contrast() -> float:

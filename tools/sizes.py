@@ -48,8 +48,8 @@ def _function(node: Function) -> Iterator[str]:
         yield f"has {lines} lines (limit {FUNCTION_LINES})"
     names = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     count = sum(name.arg not in ("self", "cls") for name in names)
-    # the flags of a command, and the inputs of a model, are given by name: no parameter lists that code must carry
-    if count > PARAMETERS and not _is_command(node) and node.name != "forward":
+    # the flags of a command are given by name: no parameter list that code must carry
+    if count > PARAMETERS and not _is_command(node):
         yield f"has {count} parameters (limit {PARAMETERS})"
     if node.name.startswith("_"):
         return

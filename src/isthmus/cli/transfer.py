@@ -43,8 +43,15 @@ def pretrain_(
         list[str] | None,
         typer.Option(
             metavar="NAME=WEIGHT,…",
-            help="sequence: next, views. language: contrastive-next, contrastive-together, contrastive-views, mlm, "
-            "clm, classify.",
+            help="sequence: next, views. language: contrastive-next, contrastive-together, contrastive-views, "
+            "contrastive-paraphrase, mlm, clm, classify.",
+        ),
+    ] = None,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="How views are made: crop, mask, reorder, substitute, insert; default the first three.",
         ),
     ] = None,
     epochs: Epochs = None,
@@ -60,7 +67,8 @@ def pretrain_(
 ) -> None:
     """Learn a model from the training parts of some domains, to carry it over to others; a stopped run goes on."""
     weights = read_weights(objective)
-    given = {"epochs": epochs, "learning_rate": learning_rate, "objectives": weights}
+    made = read_operations(augment, weights if carrier == "sequence" else {})
+    given = {"epochs": epochs, "learning_rate": learning_rate, "objectives": weights, "augment": made}
     chosen = {name: value for name, value in given.items() if value is not None}
     common = {"domains": split_words(domains), "seed": seed, "track": read_trackers(track)}
     opened = _open(splits)
@@ -69,18 +77,24 @@ def pretrain_(
 
     require_free(out)
     require_texts(opened, split_words(domains))
+    said = _pretrained(opened, carrier, model, out, {**common, **chosen})
+    _tell_learned(carrier, said, out)
+
+
+def _pretrained(
+    splits: list[Split], carrier: Carrier, model: str | None, out: Path, given: Mapping[str, object]
+) -> Mapping[str, object]:
+    """Pre-train a carrier with the settings given, and return what its card says."""
     with working(out) as work:
         if carrier == "sequence":
             from isthmus.transfer.pretrain import SequencePretraining, pretrain_sequence
 
-            how = SequencePretraining(model=model, **common, **chosen)  # type: ignore[arg-type]
-            said = pretrain_sequence(opened, out, how, work=work)
-        else:
-            from isthmus.transfer.language import LanguagePretraining, pretrain_language
+            how = SequencePretraining(model=model, **given)  # type: ignore[arg-type]
+            return pretrain_sequence(splits, out, how, work=work)
+        from isthmus.transfer.language import LanguagePretraining, pretrain_language
 
-            told = LanguagePretraining(start=model, **common, **chosen)  # type: ignore[arg-type]
-            said = pretrain_language(opened, out, told, work=work)
-    _tell_learned(carrier, said, out)
+        told = LanguagePretraining(start=model, **given)  # type: ignore[arg-type]
+        return pretrain_language(splits, out, told, work=work)
 
 
 @app.command("adapt")
@@ -189,6 +203,30 @@ def read_weights(given: Sequence[str] | None) -> dict[str, float] | None:
     return found or None
 
 
+def read_operations(given: Sequence[str] | None, weights: Mapping[str, float] | None) -> tuple[str, ...] | None:
+    """Return the operations that make views; None if none are named.
+
+    Raises
+    ------
+    InputError
+        Nothing is learned from views.
+
+    Examples
+    --------
+    >>> read_operations(["crop,insert"], {"next": 1.0, "views": 0.1})
+    ('crop', 'insert')
+    """
+    if given is None:
+        return None
+    if not (weights or {}).get("views"):
+        raise InputError(
+            "no views are learned from",
+            where="--augment",
+            fix="add --objective next=1,views=0.1 with the sequence carrier, or leave it out",
+        )
+    return split_words(list(given))
+
+
 def read_trackers(given: list[str] | None) -> tuple[str, ...]:
     """Return the trackers: TensorBoard where it is installed unless others, or none, are named."""
     from importlib.util import find_spec
@@ -270,6 +308,9 @@ def _tell_adapted(target: str, said: Mapping[str, object], out: Path) -> None:
     shown = {name: said[key] for key, name in names.items()}
     took = {"of": said["total"], "seconds": said["seconds"], "peak memory": memory}
     facts(target, {**shown, **took, f"{metric} before": said["before"], f"{metric} after": said["after"]})
+    if said["kept"] == "before":
+        reached = float(str(said["reached"]))
+        say(f"training made it worse ({metric} {reached:.4f} at best), so it stays as it was before")
     say(f"model: {out}{_logs(out)}")
 
 

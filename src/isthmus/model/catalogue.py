@@ -37,6 +37,68 @@ class Events:
     rows: Tensor | None = None
 
 
+@dataclass
+class Batch:
+    """What the sequence model learns from in a step.
+
+    Parameters
+    ----------
+    items, events, gaps : int64 Tensors (B, L)
+        See :class:`Events`: no earlier place can see what the end of a shorter history is filled with.
+    places : int64 Tensor (P,)
+        Which of the ``B * L`` places predict, grouped by the domain of the next item.
+    targets, weights : Tensors (P,)
+        The next item's row, and how much it counts.
+    spans : int64 Tensor (S, 5)
+        One row a domain: start and stop in ``places``, the domain, start and stop of its candidates in ``drawn``.
+    rows, drawn, log_q : Tensors (U,), (C,), (C,), optional
+        With sampled softmax: the rows of the catalogue that take part, in which all items of the batch then count;
+        the candidates, and the logarithm of how often each is drawn.
+    seen_rows, seen_items : int64 Tensors (M,), optional
+        Place in ``places``, rising, and row of an item of the same domain that cannot come next there.
+    group : int64 Tensor (), optional
+        Which catalogue.
+    views, lasts : int64 Tensors (3, 2 B', L') and (2 B',), optional
+        Items, events, gaps of two views of some histories, the second ones after all first, and the place of the last
+        event of each.
+    """
+
+    items: Tensor
+    events: Tensor
+    gaps: Tensor
+    places: Tensor
+    targets: Tensor
+    weights: Tensor
+    spans: Tensor
+    rows: Tensor | None = None
+    drawn: Tensor | None = None
+    log_q: Tensor | None = None
+    seen_rows: Tensor | None = None
+    seen_items: Tensor | None = None
+    group: Tensor | None = None
+    views: Tensor | None = None
+    lasts: Tensor | None = None
+
+    @property
+    def histories(self) -> Events:
+        """What the persons did."""
+        return Events(self.items, self.events, self.gaps, self.rows)
+
+    @property
+    def viewed(self) -> Events | None:
+        """Both views of the histories."""
+        return None if self.views is None else Events(self.views[0], self.views[1], self.views[2], self.rows)
+
+    def seen(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return what cannot come next at the places from ``start`` to ``stop``: place from ``start`` on, and row."""
+        if self.seen_rows is None or self.seen_items is None:
+            none = self.targets[:0]
+            return none, none
+        bounds = torch.tensor([start, stop], device=self.seen_rows.device)
+        first, last = torch.searchsorted(self.seen_rows, bounds).tolist()
+        return self.seen_rows[first:last] - start, self.seen_items[first:last]
+
+
 class Catalogue(nn.Module):  # type: ignore[misc]
     """What the model reads of the items: nothing here is learned or saved with it.
 

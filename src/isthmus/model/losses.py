@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, normalize, pad, softplus
 
 from isthmus.errors import InputError
-from isthmus.model.softmax import catalogue_softmax, sampled_softmax, shares_of
+from isthmus.model.softmax import catalogue_softmax, sampled_softmax, shares_of, unseen_sampled_softmax, unseen_softmax
 
 __all__ = [
     "bce",
@@ -23,6 +23,8 @@ __all__ = [
     "mse",
     "sampled_softmax",
     "squared_log_ratio",
+    "unseen_sampled_softmax",
+    "unseen_softmax",
 ]
 
 

@@ -12,7 +12,7 @@ SASRec (Kang and McAuley, ICDM 2018) with cross-entropy over the whole catalogue
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,11 +24,11 @@ from transformers.utils import ModelOutput
 
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Places
-from isthmus.model.catalogue import GAPS, Catalogue, Events, shaped
+from isthmus.model.catalogue import GAPS, Batch, Catalogue, Events, shaped
 from isthmus.model.inserts import insert
 from isthmus.model.layers import Adaptor, Block, turning
 from isthmus.model.losses import info_nce
-from isthmus.model.softmax import sampled_softmax, unseen_softmax
+from isthmus.model.softmax import unseen_sampled_softmax, unseen_softmax
 from isthmus.types import EVENTS, Floats, Indices
 
 UNKNOWN: Final = ""
@@ -212,76 +212,41 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         x = self.end(x)
         return nn.functional.normalize(x, dim=-1) * self.config.scale if self.config.scale else x
 
-    def forward(
-        self,
-        items: Tensor,
-        events: Tensor,
-        gaps: Tensor,
-        places: Tensor,
-        targets: Tensor,
-        weights: Tensor,
-        spans: Tensor,
-        rows: Tensor | None = None,
-        drawn: Tensor | None = None,
-        log_q: Tensor | None = None,
-        seen_rows: Tensor | None = None,
-        seen_items: Tensor | None = None,
-        group: Tensor | None = None,
-        views: Tensor | None = None,
-        lasts: Tensor | None = None,
-    ) -> SequenceOutput:
+    def forward(self, batch: Mapping[str, Tensor]) -> SequenceOutput:
         """Return the mean cross-entropy of the next items, each among the items of its own domain.
 
         Parameters
         ----------
-        items, events, gaps : int64 Tensors (B, L)
-            Item row, event code and gap bucket of each event, oldest first; the end of a shorter history is filled
-            with zeros, which no earlier place can see.
-        places : int64 Tensor (P,)
-            Which of the ``B * L`` places predict, grouped by the domain of the next item.
-        targets, weights : Tensors (P,)
-            The next item's row, and how much it counts.
-        spans : int64 Tensor (S, 5)
-            One row a domain: start and stop in ``places``, the domain, start and stop of its candidates in ``drawn``.
-        rows, drawn, log_q : Tensors (U,), (C,), (C,), optional
-            With sampled softmax: the rows of the catalogue that take part, in which ``items``, ``targets`` and
-            ``drawn`` (the candidates) then count; and the logarithm of how often each candidate is drawn.
-        seen_rows, seen_items : int64 Tensors (M,), optional
-            Place in ``places``, rising, and row of an item of the same domain that cannot come next there.
-        group : int64 Tensor (), optional
-            Which catalogue.
-        views, lasts : int64 Tensors (3, 2 B', L') and (2 B',), optional
-            Items, events, gaps of two views of some histories, the second ones after all first, and the place of the
-            last event of each: what a person is should not depend on the view (contrastive loss).
+        batch : dict of str to Tensor
+            The fields of a :class:`~isthmus.model.catalogue.Batch`. Where it holds views, the contrast of these is
+            added with the weight ``config.views``: what a person is should not depend on the view.
         """
-        self.group = 0 if group is None else int(group)
-        table = self.items(rows)
-        states = self.persons(Events(items, events, gaps, rows), table).flatten(0, 1)[places]
+        some = Batch(**batch)
+        self.group = 0 if some.group is None else int(some.group)
+        table = self.items(some.rows)
+        states = self.persons(some.histories, table).flatten(0, 1)[some.places]
         if torch.is_autocast_enabled(states.device.type):
             kind = torch.get_autocast_dtype(states.device.type)
             states, table = states.to(kind), table.to(kind)
-        total = states.new_zeros((), dtype=torch.float32)
-        for start, stop, domain, first, last in spans.tolist():
-            said, mine, count = states[start:stop], targets[start:stop], weights[start:stop]
-            if drawn is None or log_q is None:
-                before = self._seen(seen_rows, seen_items, start, stop)
-                place = self.catalogue.place[mine]
-                loss = unseen_softmax(said, table[self.catalogue.rows(domain)], place, count, *before)
-            else:
-                loss = sampled_softmax(said, table, mine, drawn[first:last], log_q[first:last], count)
-            total = total + loss * count.sum()
-        loss = total / weights.sum().clamp(min=1e-9)
-        if views is not None:
-            loss = loss + self.config.views * self._contrast(Events(views[0], views[1], views[2], rows), table, lasts)
+        total = sum(self._domain_loss(some, states, table, span) for span in some.spans.tolist())
+        loss = total / some.weights.sum().clamp(min=1e-9)
+        if some.viewed is not None:
+            loss = loss + self.config.views * self._contrast(some.viewed, table, some.lasts)
         return SequenceOutput(loss=loss)
 
-    def _seen(self, rows: Tensor | None, items: Tensor | None, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Return what was seen by the places from ``start`` on: place, counted from there, and place in the domain."""
-        if rows is None or items is None:
-            none = torch.zeros(0, dtype=torch.int64, device=self.device)
-            return none, none
-        first, last = torch.searchsorted(rows, torch.tensor([start, stop], device=rows.device)).tolist()
-        return rows[first:last] - start, self.catalogue.place[items[first:last]]
+    def _domain_loss(self, batch: Batch, states: Tensor, table: Tensor, span: list[int]) -> Tensor:
+        """Return the sum, by weight, of the losses of the next items of one domain; what was seen is no rival."""
+        start, stop, domain, first, last = span
+        said, targets, weights = states[start:stop], batch.targets[start:stop], batch.weights[start:stop]
+        rows, items = batch.seen(start, stop)
+        if batch.drawn is None or batch.log_q is None:
+            place = self.catalogue.place
+            shelf = table[self.catalogue.rows(domain)]
+            loss = unseen_softmax(said, shelf, place[targets], weights, rows, place[items])
+        else:
+            sample = batch.drawn[first:last], batch.log_q[first:last]
+            loss = unseen_sampled_softmax(said, table, targets, weights, sample, (rows, items))
+        return loss * weights.sum()
 
     def _contrast(self, views: Events, table: Tensor, lasts: Tensor) -> Tensor:
         """Return InfoNCE of two views of the same persons among all others of the batch (Xie et al., ICDE 2022)."""

@@ -273,14 +273,73 @@ def sampled_softmax(
     >>> round(float(sampled_softmax(states, table, torch.tensor([0, 2]), every, torch.zeros(3))), 4)
     0.3955
     """
+    return _sampled((states, table, targets), (sampled, log_q), weights, None)
+
+
+def unseen_sampled_softmax(
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    sample: tuple[Tensor, Tensor],
+    seen: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Return :func:`sampled_softmax` where each row has items that cannot come next.
+
+    What is drawn of these does not count: the sum over the other items is that of :func:`unseen_softmax`, estimated.
+
+    Parameters
+    ----------
+    states, table, targets, weights : Tensors
+        As for :func:`sampled_softmax`.
+    sample : two Tensors (C,)
+        Rows of ``table`` drawn, and the logarithm of the expected number of times that each is drawn.
+    seen : two int64 Tensors (M,)
+        Row of ``states``, and row of ``table`` that it cannot have next; the right answer is left alone.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+
+    Examples
+    --------
+    >>> states, table = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    >>> sample, seen = (torch.arange(3), torch.zeros(3)), (torch.tensor([0, 0]), torch.tensor([1, 2]))
+    >>> weights = torch.tensor([1.0, 0.0])
+    >>> round(float(unseen_sampled_softmax(states, table, torch.tensor([0, 2]), weights, sample, seen)), 4)
+    0.0
+    """
+    return _sampled((states, table, targets), sample, weights, seen)
+
+
+def _sampled(
+    asked: tuple[Tensor, Tensor, Tensor],
+    sample: tuple[Tensor, Tensor],
+    weights: Tensor | None,
+    seen: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Return the loss, given states, table and targets, what was drawn, and what was seen."""
+    (states, table, targets), (sampled, log_q) = asked, sample
     _check(states, table, targets)
     if sampled.shape != log_q.shape or sampled.dim() != 1:
         raise InputError(f"log_q {tuple(log_q.shape)} does not fit sampled {tuple(sampled.shape)}")
     own = (states * table[targets]).sum(1, keepdim=True).float()
     others = (states @ table[sampled].T).float() - log_q
-    others = others.masked_fill(sampled == targets[:, None], -torch.inf)
-    losses = -log_softmax(torch.cat([own, others], dim=1), dim=1)[:, 0]
+    barred = sampled == targets[:, None]
+    if seen is not None:
+        barred[_drawn(sampled, *seen)] = True
+    losses = -log_softmax(torch.cat([own, others.masked_fill(barred, -torch.inf)], dim=1), dim=1)[:, 0]
     return (losses * shares_of(weights, losses.numel(), losses)).sum()
+
+
+def _drawn(sampled: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Return row, and place in ``sampled``, of each time that one of ``items`` (M,) was drawn."""
+    (ordered, order), items = sampled.sort(), items.contiguous()
+    first = torch.searchsorted(ordered, items)
+    times = torch.searchsorted(ordered, items, right=True) - first
+    within = torch.arange(int(times.sum()), device=items.device) - (times.cumsum(0) - times).repeat_interleave(times)
+    return rows.repeat_interleave(times), order[first.repeat_interleave(times) + within]
 
 
 def _check(states: Tensor, table: Tensor, targets: Tensor) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.data.augment import Augment, two_views
 from isthmus.data.sequences import Histories, ranges
 from isthmus.model.base import DAY, Doubles, Places
-from isthmus.model.catalogue import gap_buckets, shaped
+from isthmus.model.catalogue import gap_buckets
 from isthmus.rng import generator
+from isthmus.train.views import Views
 from isthmus.types import Bools, Floats, Ints
 
 #: Batches shuffled together before they are sorted by length.
@@ -37,8 +37,8 @@ class BatchSettings:
         Whether an item that the person had before counts as a next item.
     sampled : int
         Candidates of each domain of a batch for the sampled softmax; 0 is the whole catalogue.
-    views : bool
-        Whether each batch holds two views of its histories too.
+    views : Views, optional
+        How the two views of its histories are made that each batch holds too; none without.
     alpha : float
         The next items of a domain with ``n`` of them count together as ``n ** alpha`` (temperature sampling by
         weight); 1 counts all alike.
@@ -51,7 +51,7 @@ class BatchSettings:
     half_life: float = 0.0
     repeats: bool = False
     sampled: int = 0
-    views: bool = False
+    views: Views | None = None
     alpha: float = 1.0
     seed: int = 0
 
@@ -147,8 +147,12 @@ class SequenceBatches:
             self._epoch, self._plan = epoch, [parts[place] for place in rng.permutation(len(parts))]
         return self._plan
 
-    def batch(self, step: int) -> dict[str, Tensor]:
+    def batch(self, step: int) -> dict[str, dict[str, Tensor]]:
         """Return the inputs of :meth:`isthmus.model.sequence.SequenceModel.forward` for a step, counted from 0."""
+        return {"batch": self.fields(step)}
+
+    def fields(self, step: int) -> dict[str, Tensor]:
+        """Return the fields of the :class:`~isthmus.model.catalogue.Batch` of a step, and what :meth:`_more` adds."""
         epoch, place = divmod(step, self._n)
         plan = self._batches(epoch)
         windows = plan[min(place, len(plan) - 1)]
@@ -173,12 +177,12 @@ class SequenceBatches:
         }
         if not self.settings.repeats:
             made |= self._seen(np.repeat(start, stop - start - 1)[counted][order], after[order])
+        if self.settings.views is not None:
+            made |= self._views(self.settings.views, start, stop, generator(self.settings.seed, "views", step))
         if self.settings.sampled:
             made |= self._sample(shaped[0], made, generator(self.settings.seed, "sample", step))
         items, events, gaps = shaped.reshape(3, B, L)
         made |= {"items": items, "events": events, "gaps": gaps}
-        if self.settings.views:
-            made |= self._views(start, stop, made.get("rows"), generator(self.settings.seed, "views", step))
         whole = {**made, **self._more(after[order])}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in whole.items()}
         return {**tensors, "weights": torch.from_numpy(self.weights[after][order])}
@@ -187,17 +191,13 @@ class SequenceBatches:
         """Return what a kind of batches tells besides of the events to predict, whose places are ``after`` (P,)."""
         return {}
 
-    def _views(self, start: Ints, stop: Ints, rows: Ints | None, rng: np.random.Generator) -> dict[str, Ints]:
-        """Return two views of the batch's windows (cropped, thinned or reordered)."""
+    def _views(self, views: Views, start: Ints, stop: Ints, rng: np.random.Generator) -> dict[str, Ints]:
+        """Return two views of the batch's windows."""
         seen, whole = ranges(start, stop), self.histories
         indptr = np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64)
         windows = Histories(indptr, whole.items[seen], whole.weights[seen], whole.ts[seen], whole.events[seen])
-        views = [shaped(view, self.dated) for view in two_views(windows, Augment(), rng)]
-        width = max(batch.shape[2] for batch, _ in views)
-        stacked = np.concatenate([np.pad(b, [(0, 0), (0, 0), (0, width - b.shape[2])]) for b, _ in views], axis=1)
-        if rows is not None:
-            stacked[0] = np.searchsorted(rows, stacked[0]) % rows.size
-        return {"views": stacked, "lasts": np.concatenate([last for _, last in views])}
+        stacked, lasts = views.of(windows, self.dated, rng)
+        return {"views": stacked, "lasts": lasts}
 
     def _seen(self, start: Ints, after: Ints) -> dict[str, Ints]:
         """Return what stands before each next item in its window: place in ``places``, rising, and item."""
@@ -218,10 +218,13 @@ class SequenceBatches:
             drawn.append(rows[some])
             log_q.append(np.log(share[some] * self.settings.sampled).astype(np.float32))
         chosen = np.concatenate(drawn)
-        rows = np.unique(np.concatenate([chosen, items, made["targets"]]))
+        looked_at = made["views"][0].ravel() if "views" in made else items[:0]
+        rows = np.unique(np.concatenate([chosen, items, made["targets"], looked_at]))
         items[:] = np.searchsorted(rows, items)
         if "seen_items" in made:
             made["seen_items"] = np.searchsorted(rows, made["seen_items"])
+        if "views" in made:
+            made["views"][0] = np.searchsorted(rows, made["views"][0])
         places = {"drawn": np.searchsorted(rows, chosen), "targets": np.searchsorted(rows, made["targets"])}
         return {"rows": rows, "log_q": np.concatenate(log_q), **places}
 

@@ -68,7 +68,7 @@ class Course:
     loss_count: int = 0
 
 
-def run_identity(model: nn.Module, first_batch: Mapping[str, torch.Tensor], settings: str) -> Json:
+def run_identity(model: nn.Module, first_batch: Mapping[str, object], settings: str) -> Json:
     """Return what must be the same for a run to go on: settings, configuration, first weights, first batch."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in _FREE_KEYS}
     text = json.dumps(config, sort_keys=True, default=str)

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from safetensors.numpy import load_file, save_file
 
+from isthmus.data.paraphrase import Paraphraser
 from isthmus.data.sequences import Histories
 from isthmus.encode.store import encode_items
 from isthmus.encode.template import Template
@@ -26,6 +27,7 @@ from isthmus.model.reading import Reader, ReadingSettings
 from isthmus.model.strategies import StrategySettings, plain, prepare
 from isthmus.train.loop import LoopSettings, train
 from isthmus.train.pairs import ContrastivePairs, Kind, PairSettings, hard_negatives
+from isthmus.train.paraphrases import ParaphrasedTexts, word_edits
 from isthmus.train.run import Batches
 from isthmus.train.texts import CausalTexts, LabelledTexts, MaskedTexts, Masking, Mixed
 from isthmus.types import Bools, Floats, Indices, Ints
@@ -39,7 +41,9 @@ PAIRS: Final[dict[str, Kind]] = {
     "contrastive-together": "together",
     "contrastive-views": "views",
 }
-OBJECTIVES: Final = (*PAIRS, "mlm", "clm", "classify")
+#: An item's text and the same in other words.
+PARAPHRASE: Final = "contrastive-paraphrase"
+OBJECTIVES: Final = (*PAIRS, PARAPHRASE, "mlm", "clm", "classify")
 #: An item's text is one column here, made before.
 _PLAIN: Final = Template(parts=("title",))
 #: Told in place of the title of an item without text.
@@ -153,11 +157,14 @@ class Lesson:
     predict : bool array (N,)
         Items that pairs may have on the right: the domains that are learned.
     texts : bool array (N,)
-        Items whose texts are read for ``mlm``, ``clm`` and ``classify``; they need no events.
+        Items whose texts are read for ``contrastive-paraphrase``, ``mlm``, ``clm`` and ``classify``; they need no
+        events.
     labels : dict of str to (int64 array (N,), list of str)
         Class number of each item (-100 for none) and class names, by field.
     hard : int32 array (N, k), optional
         Hard negatives of each item.
+    paraphraser : Paraphraser, optional
+        Says texts in other words; :func:`isthmus.train.paraphrases.word_edits` of the texts read if not given.
     """
 
     reader: Reader
@@ -166,6 +173,7 @@ class Lesson:
     texts: Bools
     labels: Mapping[str, tuple[Ints, list[str]]] = field(default_factory=dict)
     hard: Indices | None = None
+    paraphraser: Paraphraser | None = None
 
     def batches(self, model: LanguageModel, objectives: Mapping[str, float], settings: PairSettings) -> Batches:
         """Return batches of all objectives, and give ``model`` the heads they need.
@@ -176,7 +184,7 @@ class Lesson:
             An objective that does not fit the model, or that there is nothing to learn it from.
         """
         check_weights(objectives)
-        heads = ["contrastive" if name in PAIRS else name for name in objectives]
+        heads = ["contrastive" if name in (*PAIRS, PARAPHRASE) else name for name in objectives]
         labels = {name: classes for name, (_, classes) in self.labels.items()} if "classify" in heads else {}
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -191,6 +199,9 @@ class Lesson:
             )
             return cast("Batches", found)
         rows = np.flatnonzero(self.texts)
+        if objective == PARAPHRASE:
+            found = ParaphrasedTexts(self.reader, rows, self.paraphraser or self._word_edits(rows), settings)
+            return cast("Batches", found)
         tokens, groups = self.reader.items.take(rows), self.reader.places.domain[rows].astype(np.int64)
         if objective == "mlm":
             found = MaskedTexts(tokens, Masking.of(self.reader.tokenizer), settings, groups)
@@ -200,6 +211,10 @@ class Lesson:
             numbers = {name: codes[rows] for name, (codes, _) in self.labels.items()}
             found = LabelledTexts(tokens, numbers, settings, groups)
         return cast("Batches", found)
+
+    def _word_edits(self, rows: Ints) -> Paraphraser:
+        texts = self.reader.template.render(self.reader.table).to_list()
+        return word_edits([texts[row] for row in rows.tolist()])
 
 
 def hard_of(model: LanguageModel, reader: Reader, histories: Histories, k: int, *, keep: bool) -> Indices | None:

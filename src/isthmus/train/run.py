@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from isthmus.errors import TrainingError
@@ -32,7 +31,7 @@ class Batches(Protocol):
         """Return the batches of an epoch."""
         ...
 
-    def batch(self, step: int) -> dict[str, Tensor]:
+    def batch(self, step: int) -> Mapping[str, object]:
         """Return the inputs of the model for a step, which counts from 0 over all epochs."""
         ...
 

@@ -91,7 +91,8 @@ class Material:
     def batches(self, settings: BatchSettings) -> SequenceBatches:
         """Return the batches; of large catalogues only a sample takes part in each."""
         largest = int(np.bincount(self.places.domain, minlength=1).max())
-        settings = replace(settings, sampled=CANDIDATES if largest >= SAMPLED_FROM else 0)
+        views = settings.views and settings.views.told(self.histories, self.places, self.vectors)
+        settings = replace(settings, sampled=CANDIDATES if largest >= SAMPLED_FROM else 0, views=views)
         return SequenceBatches(self.histories, self.places, self.predict, settings, now=self.now, dated=self.dated)
 
 
@@ -117,8 +118,8 @@ class Mixture:
         """Return the batches of an epoch: as many as all materials have."""
         return sum(len(part) for part in self.parts)
 
-    def batch(self, step: int) -> dict[str, Tensor]:
-        """Return the batch of a step, with its material under ``group``."""
+    def batch(self, step: int) -> dict[str, dict[str, Tensor]]:
+        """Return the inputs of the model for a step, with the number of the material as ``group``."""
         epoch, place = divmod(step, len(self))
         if epoch != self._epoch:
             rng = generator(self.seed, "mixture", epoch)
@@ -127,7 +128,7 @@ class Mixture:
         drawn = int((self._order[:place] == group).sum())
         # a material goes on in each epoch about where it would be by its share
         before = int(epoch * len(self) * self.shares[group])
-        return {**self.parts[group].batch(before + drawn), "group": torch.tensor(group)}
+        return {"batch": {**self.parts[group].fields(before + drawn), "group": torch.tensor(group)}}
 
 
 def learn_sequence(

@@ -165,7 +165,9 @@ def adapt(
     Returns
     -------
     Adapted
-        The adapted model; its ``metrics`` say how good it was before and is now, and what that took.
+        The adapted model; its ``metrics`` say how good it was ``before`` and is ``after``, and what that took. Where
+        the best epoch, which they give as ``reached``, is worse than before, it stays as it was: ``kept`` is then
+        ``before``, and else ``adapted``.
 
     Raises
     ------
@@ -186,7 +188,8 @@ def adapt(
     model = lesson.model(source)
     prepared = prepare(model, strategy, name=settings.target)
     adapted = lesson.adapted(model, source)
-    headed, before, log = _train(lesson, adapted, work)
+    headed, course = _train(lesson, adapted, work)
+    log = course.log
     row = trained(prepared, log)
     exam, total = lesson.exam, prepared.total + sum(part.numel() for part in headed.head.parameters())
     adapted = Adapted(headed.carrier.eval(), headed.head.eval(), scene, old=headed.old, known=adapted.known)
@@ -200,9 +203,11 @@ def adapt(
         "loss": headed.head.loss_name,
         "additive": settings.additive,
         "metric": exam.metric,
-        "before": before,
-        "after": exam.said(log.best),
-        "steps": log.best_step,
+        "before": exam.said(course.before),
+        "after": exam.said(max(course.before, log.best)),
+        "reached": exam.said(log.best),
+        "kept": "before" if course.worse else "adapted",
+        "steps": 0 if course.worse else log.best_step,
     }
     keep(
         adapted,
@@ -299,19 +304,38 @@ class _Lesson:
             adapted.old.attend(material.vectors, material.places, none)
 
 
-def _train(lesson: _Lesson, adapted: Adapted, work: Path | None) -> tuple[Headed, float, LoopLog]:
-    """Train, and return the model, what the metric said before, and the log."""
+@dataclass(frozen=True)
+class _Course:
+    """What the metric was before training, higher being better, and what came of it."""
+
+    before: float
+    log: LoopLog
+
+    @property
+    def worse(self) -> bool:
+        """Whether the best epoch is worse than none."""
+        return self.log.best < self.before
+
+
+def _train(lesson: _Lesson, adapted: Adapted, work: Path | None) -> tuple[Headed, _Course]:
+    """Train, and return the model and how that went; where it got worse, the model is as it was."""
     from isthmus.train.languages import loop_precision
     from isthmus.train.loop import train
+    from isthmus.train.weights import learned, put
     from isthmus.transfer.adapt_heads import Headed
 
-    batches = lesson.batches(adapted)
+    batches, exam, domain = lesson.batches(adapted), lesson.exam, lesson.scene.domain
     headed = Headed(adapted.carrier, adapted.head, adapted.old)
     watch = _watcher(lesson, adapted)
-    before = lesson.exam.said(watch(headed.eval()))
-    logger.info("%s: %s %.4f before", lesson.scene.domain, lesson.exam.metric, before)
+    start, before = learned(headed), watch(headed.eval())
+    logger.info("%s: %s %.4f before", domain, exam.metric, exam.said(before))
     loop = replace(lesson.settings.loop(lesson.carrier), precision=loop_precision("auto"))
-    return headed, before, train(headed, batches, loop, folder=work, watch=watch)
+    course = _Course(before, train(headed, batches, loop, folder=work, watch=watch))
+    if course.worse:
+        put(headed, start)
+        reached = exam.said(course.log.best)
+        logger.warning("%s: training made it worse (%s %.4f), so it stays as it was", domain, exam.metric, reached)
+    return headed, course
 
 
 def _watcher(lesson: _Lesson, adapted: Adapted) -> Callable[[Headed], float]:

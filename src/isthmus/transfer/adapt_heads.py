@@ -201,7 +201,7 @@ class SequenceHeadBatches:
 
     def batch(self, step: int) -> Batch:
         """Return the input of :class:`Headed` for a step."""
-        made = self.inner.batch(step)
+        made = self.inner.fields(step)
         reading = {name: made[name] for name in ("items", "events", "gaps", "places")}
         wanted = torch.from_numpy(np.searchsorted(self.rows, made["targets"].numpy()))
         found = {

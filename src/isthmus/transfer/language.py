@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from isthmus.data.paraphrase import Paraphraser
 from isthmus.data.sequences import Histories
 from isthmus.encode.template import Template
 from isthmus.errors import InputError, nearest
@@ -39,11 +40,13 @@ class LanguagePretraining:
     domains : tuple of str
         Domains whose events are learned from; all if empty.
     unlabelled : tuple of str
-        Further domains of which only the texts are read, by ``mlm``, ``clm`` and ``classify``.
+        Further domains of which only the texts are read, by ``contrastive-paraphrase``, ``mlm``, ``clm`` and
+        ``classify``.
     objectives : mapping of str to float
         Weights of ``contrastive-next`` (what somebody did, and the next item), ``contrastive-together`` (two items of
-        one person), ``contrastive-views`` (two parts of what somebody did), ``mlm``, ``clm`` and ``classify`` (domain,
-        and category where there is one). Item texts count with or without events.
+        one person), ``contrastive-views`` (two parts of what somebody did), ``contrastive-paraphrase`` (an item's text
+        and the same in other words), ``mlm``, ``clm`` and ``classify`` (domain, and category where there is one). Item
+        texts count with or without events.
     start : str, optional
         Folder or name of the model to start from; the bundled one by default.
     epochs, steps : float, int
@@ -68,6 +71,9 @@ class LanguagePretraining:
         For everything that draws.
     track : tuple of str
         Trackers; they need a folder for the work.
+    paraphraser : Paraphraser, optional
+        What says texts in other words, such as :class:`isthmus.data.paraphrase.BackTranslation`; words exchanged, left
+        out and swapped by default (:func:`isthmus.train.paraphrases.word_edits`).
     """
 
     domains: tuple[str, ...] = ()
@@ -86,6 +92,13 @@ class LanguagePretraining:
     final: bool = False
     seed: int = 0
     track: tuple[str, ...] = ()
+    paraphraser: Paraphraser | None = None
+
+    def to_json(self) -> Json:
+        """Return the settings for a model card; of a paraphraser its kind."""
+        kind = None if self.paraphraser is None else type(self.paraphraser).__name__
+        plain = asdict(replace(self, paraphraser=None))
+        return {**plain, "objectives": dict(self.objectives), "paraphraser": kind}
 
 
 def pretrain_language(
@@ -205,15 +218,15 @@ class Texts:
 
     def lesson(self, model: LanguageModel, settings: LanguagePretraining, target: str | None) -> Lesson:
         """Return what ``model`` may learn; with ``target``, items of that domain only are predicted."""
-        from isthmus.train.languages import Lesson, hard_of, reader_of
+        from isthmus.train.languages import PAIRS, Lesson, hard_of, reader_of
 
         reader = reader_of(model, Template().render(self.items).to_list(), Places.of(self.items))
         predict = self.learned if target is None else (self.items["domain"] == target).to_numpy()
-        pairs = any(name.startswith("contrastive") for name in settings.objectives)
+        pairs = any(name in PAIRS for name in settings.objectives)
         keep = not model.config.strategy
         hard = hard_of(model, reader, self.histories, settings.hard if pairs else 0, keep=keep)
         labels = self.labels() if "classify" in settings.objectives else {}
-        return Lesson(reader, self.histories, predict, self.read, labels, hard)
+        return Lesson(reader, self.histories, predict, self.read, labels, hard, settings.paraphraser)
 
     def labels(self) -> dict[str, tuple[Ints, list[str]]]:
         """Return class numbers and names of the fields with at least two classes: domain, category (the last named)."""
@@ -287,7 +300,7 @@ def _learn(texts: Texts, out: Path, settings: LanguagePretraining, target: str |
     said: Json = {
         "carrier": "language",
         "objectives": dict(settings.objectives),
-        "settings": {**asdict(settings), "objectives": dict(settings.objectives)},
+        "settings": settings.to_json(),
         "target": target,
         "domains": _domains(texts),
         "data": [{"corpus": s.corpus.name, "fingerprint": s.corpus.fingerprint} for s in texts.splits],

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
+from isthmus.data.augment import Augment, Operation
 from isthmus.encode.static import open_encoder
 from isthmus.encode.store import encode_items
+from isthmus.encode.text import TextEncoder, TextSettings
 from isthmus.errors import InputError, nearest
 from isthmus.files import Json, require_free
 from isthmus.model.base import Features, Places, TrainingData
@@ -20,7 +22,7 @@ from isthmus.split.temporal import VALID, Split
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.fit import training_data
 from isthmus.train.tune import validate
-from isthmus.transfer.pretrained import write_pretrained
+from isthmus.transfer.pretrained import read_card, write_pretrained
 from isthmus.transfer.zero import is_unseen
 from isthmus.types import Floats
 
@@ -42,6 +44,9 @@ class SequencePretraining:
     objectives : mapping of str to float
         Weights: ``next`` (next item, over the whole catalogue of its domain) and ``views`` (contrast of two views of
         one person).
+    augment : tuple of str
+        Operations that make the views, out of :data:`isthmus.data.augment.OPERATIONS`; ``substitute`` and ``insert``
+        put in items of like company, or of like texts (:func:`isthmus.train.views.similar_table`).
     epochs : float
         Times that all events are gone through.
     learning_rate, dropout : float
@@ -68,11 +73,12 @@ class SequencePretraining:
     Raises
     ------
     InputError
-        An unknown objective, or no weight at all.
+        An unknown objective or operation, or no weight at all.
     """
 
     domains: tuple[str, ...] = ()
     objectives: Mapping[str, float] | None = None
+    augment: tuple[str, ...] = ("crop", "mask", "reorder")
     epochs: float = 6.0
     learning_rate: float = 4e-3
     dropout: float = 0.2
@@ -95,6 +101,7 @@ class SequencePretraining:
                 raise InputError(f"objective {name} = {weight}{hint}", fix=f"weights of {', '.join(OBJECTIVES)}")
         if not self.weights.get("next"):
             raise InputError("the sequence carrier needs the objective next", fix="give it a weight above 0")
+        Augment(cast("tuple[Operation, ...]", self.augment))
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -131,6 +138,7 @@ def pretrain_sequence(
     from isthmus.train.batches import BatchSettings
     from isthmus.train.loop import LoopSettings
     from isthmus.train.sequences import learn_mixture
+    from isthmus.train.views import Views
 
     settings = settings or SequencePretraining()
     require_free(Path(out))
@@ -139,7 +147,8 @@ def pretrain_sequence(
     if not used:
         raise InputError("no training event in these domains", fix="name more domains or splits")
     model = _new(used, settings)
-    views = model.config.views > 0
+    augment = Augment(cast("tuple[Operation, ...]", settings.augment))
+    views = Views(augment) if model.config.views > 0 else None
     batches = BatchSettings(events=settings.batch, views=views, alpha=settings.alpha, seed=settings.seed)
     loop = LoopSettings(
         epochs=settings.epochs,
@@ -241,6 +250,44 @@ class Source:
             if material.histories.items.size:
                 found.append(cls(split, data, material, reader.fingerprint, domain))
         return found
+
+
+def require_encoder(start: str | Path, model: str | None) -> None:
+    """Refuse a pre-trained sequence model where another text encoder reads the items than when it learned.
+
+    Parameters
+    ----------
+    start : str or Path
+        Folder of a pre-trained model; a language model reads the items itself.
+    model : str or None
+        What reads the items now, None for the bundled encoder. Its precision does not count.
+
+    Raises
+    ------
+    InputError
+        It is another one.
+    """
+    card = read_card(Path(start))
+    known = card.get("encoder")
+    if card["carrier"] != "sequence" or not known or known in _fingerprints(model):
+        return
+    said = card.get("settings")
+    named = said.get("model") if isinstance(said, dict) else None
+    fix = f"give --model {named}" if named else "leave --model out"
+    raise InputError(
+        f"was pre-trained on what another text encoder reads than {model or 'the bundled one'}",
+        where=start,
+        fix="pre-train it again, for the encoder was changed since" if named == model else fix,
+    )
+
+
+def _fingerprints(model: str | None) -> set[str]:
+    """Return the fingerprints of an encoder: it reads the same in either precision but for rounding."""
+    encoder = open_encoder(model)
+    if not isinstance(encoder, TextEncoder):
+        return {encoder.fingerprint}
+    settings = [TextSettings(precision="float32"), TextSettings(precision="bfloat16")]
+    return {TextEncoder(model, settings=how).fingerprint for how in settings}
 
 
 def _directions(sources: Sequence[Source], dim: int) -> Floats:
