@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.small import corpus
 
 from isthmus.errors import InputError
-from isthmus.model.segments import SHRINKS, SegmentPopularity
+from isthmus.model.segments import LEAST, MOST, SHRINKS, SegmentPopularity, _common
 from isthmus.split.temporal import Split
 
 AGES = {f"u{n}": '{"age": "%s", "city": "北京"}' % ("20" if n % 2 else "60") for n in range(40)}
@@ -90,6 +91,32 @@ def test_the_moment_is_a_segment_too() -> None:
 @given(st.sampled_from(["20", "60"]))
 def test_a_segment_is_a_distribution(age: str) -> None:
     assert np.exp(LOYAL.score([{"age": age}])[0].astype(np.float64)).sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_few_people_are_no_segment_and_the_rarest_values_go() -> None:
+    users = {f"u{n}": '{"city": "%s"}' % ("Ur" if n < 4 else "Uruk") for n in range(12)}
+    log = [("shop", f"u{n}", f"i{n % 3}", float(n + 12 * again)) for n in range(12) for again in range(9)]
+    model = SegmentPopularity.of(Split.make(corpus(log, users=users)), "books", ["city"])
+    assert model.names == (("city", "Uruk"),)
+    words = pl.Series([f"v{n:03}" for n in range(MOST + 3) for _ in range(LEAST + (n > 4))])
+    kept = _common(words, pl.Series(range(len(words))))
+    assert len(kept) == MOST
+    assert kept[:3].to_list() == ["v000", "v001", "v005"]  # of the five rarest the first two find a place
+
+
+def test_a_moment_needs_dates() -> None:
+    log = [("shop", f"u{n}", f"i{n % 3}", float(d)) for n in range(9) for d in range(4)]
+    ordered = Split.make(corpus(log, order=["shop"]), protocol="leave-last")
+    with pytest.raises(InputError, match="no dates, so no hour"):
+        SegmentPopularity.of(ordered, "books", ["hour"])
+
+
+def test_what_was_counted_is_kept() -> None:
+    again = SegmentPopularity.restored(*LOYAL.state())
+    asked = [{"age": "20", "city": "北京"}, {"age": "60"}, {}]
+    np.testing.assert_array_equal(again.score(asked), LOYAL.score(asked))
+    told = pl.DataFrame({"age": ["20", "1", None]})
+    assert LOYAL.knows(told).tolist() == [True, False, False]
 
 
 def test_bad_input_is_said() -> None:
