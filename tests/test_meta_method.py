@@ -33,7 +33,7 @@ from isthmus.transfer.meta_tasks import newest
 PAGE = (Path(__file__).parents[1] / "docs" / "new-people.md").read_text("utf-8")
 SMALL = {"epochs": 2, "rate": 0.3, "candidates": 15, "rank": 2}
 HOW = FitSettings(
-    methods=("popularity", "sequence"), budget=1.0, settings={"sequence": {"dim": 16, "layers": 1, "epochs": 4}}
+    methods=("popularity", "sequence"), budget=3.0, settings={"sequence": {"dim": 16, "layers": 1, "epochs": 4}}
 )
 
 
