@@ -12,7 +12,7 @@ from scipy import sparse
 
 from isthmus.data.sequences import Histories
 from isthmus.encode.base import Encoder
-from isthmus.errors import InputError
+from isthmus.errors import DataError, InputError
 from isthmus.evaluate.protocol import RankingSystem
 from isthmus.index.exact import Index
 from isthmus.model.base import Features, Method, Settings, TrainingData
@@ -179,9 +179,14 @@ def check_index(make: Callable[[int], Index], *, recall: float = 0.9, seed: int 
     index.delete(keys[[150]])
     index.add(keys[[150]], 100 * queries[:1])
     _require(index.search(queries[:1], 1)[0][0, 0] == keys[150], "a key that comes back has its new vector")
-    for wrong in (lambda: index.add(keys[[200]], vectors[[200]]), lambda: index.delete(np.array([1]))):
+    known, unknown = keys[[200]], np.array([1], dtype=keys.dtype)
+    wrong: list[Callable[[], object]] = [
+        lambda: index.add(known, vectors[[200]]),
+        lambda: index.delete(unknown),
+    ]
+    for attempt in wrong:
         try:
-            wrong()
+            attempt()
         except DataError:
             continue
         raise AssertionError("broken promise: a known key to add, an unknown one to delete is a DataError")

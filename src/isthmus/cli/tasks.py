@@ -109,7 +109,7 @@ def rate_(
     """Predict the rating that an account would give an item, new ones too; measured on the test part."""
     from isthmus.files import require_free
     from isthmus.pipeline.frames import check_lists_path, read_events, write_table
-    from isthmus.pipeline.rate import RateSettings, find_pairs, rate, pairs_of_test
+    from isthmus.pipeline.rate import RateSettings, find_pairs, pairs_of_test, rate
     from isthmus.pipeline.task_reports import rating_report
     from isthmus.split.temporal import Split
 

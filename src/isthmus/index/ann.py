@@ -147,9 +147,7 @@ class ApproximateIndex:
         try:
             library = import_module("usearch.index")
         except ImportError as error:
-            raise InputError(
-                "usearch is not installed", fix="pip install usearch, or use ExactIndex"
-            ) from error
+            raise InputError("usearch is not installed", fix="pip install usearch, or use ExactIndex") from error
         return cast("_Graph", library.Index(ndim=self.dim, metric="ip", dtype="f32", connectivity=EDGES,
                                             expansion_add=BUILD, expansion_search=SEARCH))  # fmt: skip
 

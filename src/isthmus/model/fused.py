@@ -37,9 +37,7 @@ class ImageContent(TextContent):
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         if self.modality not in data.features.more:
-            raise InputError(
-                f"the method {self.name} needs {self.modality} vectors", fix="name files"
-            )
+            raise InputError(f"the method {self.name} needs {self.modality} vectors", fix="name files")
         super()._fit(replace(data, features=self._seen(data.features)), seed)
 
     def restore(self, state: State, features: Features) -> None:

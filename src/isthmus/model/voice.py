@@ -19,7 +19,7 @@ from isthmus.types import Bools, Floats
 HIDDEN: Final = 0.1
 #: Validation persons that take part, at most.
 PERSONS: Final = 1500
-#: Where fewer of them want a new item that any method would list, all that read speak alike, as loud as known items bear.
+#: Where fewer of them want a new item that any method would list, all that read speak alike, as loud as is borne.
 ENOUGH_NEW: Final = 30
 #: Share of the NDCG@10 of known items that may be given up for new ones.
 TOLERATED: Final = 0.0075

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from isthmus.encode.static import open_encoder
 from isthmus.encode.graph import Neighbours
 from isthmus.encode.modalities import Knowledge
+from isthmus.encode.static import open_encoder
 from isthmus.encode.store import encode_items
 from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder

@@ -12,9 +12,9 @@ from isthmus.model.bridge import Bridge
 from isthmus.model.collaborative import CoOccurrence, Ease
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.factors import Als, Bpr, HybridFm
+from isthmus.model.fresh import Launch
 from isthmus.model.fused import FusedContent, ImageContent, ToldContent
 from isthmus.model.graph import GraphContent
-from isthmus.model.fresh import Launch
 from isthmus.model.popularity import Popularity, RecentPopularity
 from isthmus.model.student import STUDENTS
 from isthmus.model.terms import TermContent

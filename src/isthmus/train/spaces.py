@@ -117,6 +117,14 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
     },
     "text": {"shrink": Range(0.0, 0.9), "decay": _DECAY, "sources": _SOURCES},
+    "aligned": {
+        "l2": Range(0.3, 100.0, log=True),
+        "share": Range(0.0, 1.0),
+        "dim": Range(16, 512, log=True),
+        "decay": _DECAY,
+        "sources": _SOURCES,
+    },
+    "launch": {"days": Range(7.0, 365.0, log=True), "l2": Range(1.0, 1000.0, log=True), "dim": Range(8, 256, log=True)},
     "ease": {
         "l2": Range(1.0, 5000.0, log=True),
         "text": Range(1.0, 1000.0, log=True, off=True),
@@ -125,18 +133,6 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
     },
     "ials": {
-        "aligned": {
-            "l2": Range(0.3, 100.0, log=True),
-            "share": Range(0.0, 1.0),
-            "dim": Range(16, 512, log=True),
-            "decay": _DECAY,
-            "sources": _SOURCES,
-        },
-        "launch": {
-            "days": Range(7.0, 365.0, log=True),
-            "l2": Range(1.0, 1000.0, log=True),
-            "dim": Range(8, 256, log=True),
-        },
         "dim": _DIM,
         "l2": Range(0.001, 10.0, log=True),
         "alpha": Range(1.0, 100.0, log=True),
@@ -174,7 +170,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "layers": Range(1, 4),
         "dropout": Range(0.0, 0.6),
         "shrink": Range(0.0, 0.9),
-        "batch": Choice((512, 1024, 2048, 4096)),
+        "batch": Choice((256, 512, 1024, 2048)),
     },
     "language": {
         "person": Choice(("items", "text")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
@@ -225,7 +225,7 @@ class Mixed:
         parts = [
             {**part, "weight": weight * float(part.get("weight", 1.0))}
             for source, weight in self.sources
-            for part in source.batch(step)["parts"]
+            for part in cast("list[dict[str, Tensor | str | float]]", source.batch(step)["parts"])
         ]
         return {"parts": parts}
 
