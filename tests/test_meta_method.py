@@ -21,8 +21,9 @@ from isthmus.errors import DataError, InputError
 from isthmus.evaluate.protocol import judge
 from isthmus.model.base import Features
 from isthmus.model.blend import COHORTS
-from isthmus.recommender import Recommender
+from isthmus.recommender import Recommender, adapting
 from isthmus.recommender.adapting import Adapting, few_events, with_meta
+from isthmus.recommender.lifting import Choice
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import VALID, Split
 from isthmus.testing import check_method
@@ -104,11 +105,6 @@ def test_a_model_adapts_only_if_validation_says_so(tmp_path: Path) -> None:
     names = [each.name for each in target.methods]
     assert (names[-1] == "meta") == (said["share"] > 0)
     assert said["share"] == 0 or said["gain"] > said["error"]
-    if said["share"]:
-        row = target.blend.weights[COHORTS[1]]
-        assert row[-1] == said["share"]
-        assert sum(row) == pytest.approx(1.0)
-        assert not target.blend.weights[COHORTS[0]][-1]
     made.save(tmp_path / "model")
     again = Recommender.open(tmp_path / "model")
     few = build_task(scene().split, VALID, "target")
@@ -118,9 +114,30 @@ def test_a_model_adapts_only_if_validation_says_so(tmp_path: Path) -> None:
     for row in said["table"]:
         assert row["ms"] < 200
         assert all(0 <= value <= 1 for value in row["ndcg@10"] if value is not None)
-    if said["share"]:
-        with pytest.raises(InputError, match="adapts already"):
-            with_meta(made, scene().split, "target")
+
+
+def test_what_is_kept_serves_people_with_few_events_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapting, "chosen", lambda table, seed: Choice(0.5, table.shape[1], 0.1, 0.1, 0.01))
+    made = with_meta(fitted(), scene().split, "target", Adapting(epochs=1, people=0))
+    made.save(tmp_path / "model")
+    again = Recommender.open(tmp_path / "model")
+    target = again.targets["target"]
+    assert target.methods[-1].name == "meta"
+    assert target.blend.weights[COHORTS[1]][-1] == 0.5
+    assert sum(target.blend.weights[COHORTS[1]]) == pytest.approx(1.0)
+    task = build_task(scene().split, VALID, "target")
+    for shown, changes in ((0, False), (2, True), (4, False)):
+        asked = few_events(task, (shown,)).histories.take(np.arange(12))
+        old, new, stored = (each.system("target").score(asked) for each in (fitted(), made, again))
+        np.testing.assert_allclose(stored, new, atol=1e-4)
+        own = np.bincount(asked.rows[np.isin(asked.items, task.items)], minlength=12)
+        some = own == shown
+        assert some.any()
+        assert np.allclose(new[some], old[some], atol=1e-4) != changes
+    with pytest.raises(InputError, match="adapts already"):
+        with_meta(again, scene().split, "target")
 
 
 def test_what_cannot_adapt_is_said() -> None:
