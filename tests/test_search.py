@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 import pytest
-from tests.tiny_search import DOMAIN, THREE, tiny_features, tiny_split
+from tests import tiny_search
+from tests.tiny_search import DOMAIN, THREE, told
 
 from isthmus.data.sequences import Histories
 from isthmus.errors import InputError, StorageError, TrainingError
@@ -31,26 +32,7 @@ from isthmus.train.tune import validate
 from isthmus.types import Floats
 
 HERE = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def split() -> Split:
-    return tiny_split()
-
-
-@pytest.fixture(scope="module")
-def features(split: Split) -> Features:
-    return tiny_features(split)
-
-
-@pytest.fixture(scope="module")
-def whole(split: Split, features: Features) -> Found:
-    return search(split, DOMAIN, features, THREE)
-
-
-def told(found: Found) -> pl.DataFrame:
-    """Return the trials without what the clock says."""
-    return found.trials.drop("seconds")
+split, features, whole = tiny_search.split, tiny_search.features, tiny_search.whole
 
 
 def test_the_best_is_the_highest_of_the_trials_and_can_be_learned_again(

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from tests import tiny_search
 from tests.test_cli import Done, good, isthmus
-from tests.tiny_search import DOMAIN, THREE, tiny_features, tiny_split
+from tests.tiny_search import DOMAIN
 
 from isthmus.cli.main import app
 from isthmus.data.corpus import Corpus
@@ -28,33 +29,13 @@ from isthmus.split.temporal import VALID, Split
 from isthmus.train import search as module
 from isthmus.train import studies
 from isthmus.train.fit import FitSettings, fit_target, training_data
-from isthmus.train.found import Found, read_best
+from isthmus.train.found import read_best
 from isthmus.train.methods import METHODS, make
-from isthmus.train.search import search
 from isthmus.train.spaces import EXCLUDED, SPACES, Choice, Range, knobs, words
 from isthmus.train.tune import validate
 
 HERE = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def split() -> Split:
-    return tiny_split()
-
-
-@pytest.fixture(scope="module")
-def features(split: Split) -> Features:
-    return tiny_features(split)
-
-
-@pytest.fixture(scope="module")
-def whole(split: Split, features: Features) -> Found:
-    return search(split, DOMAIN, features, THREE)
-
-
-def told(found: Found) -> pl.DataFrame:
-    """Return the trials without what the clock says."""
-    return found.trials.drop("seconds")
+split, features, whole = tiny_search.split, tiny_search.features, tiny_search.whole
 
 
 @pytest.mark.parametrize("name", METHODS)

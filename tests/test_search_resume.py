@@ -19,7 +19,8 @@ import numpy as np
 import optuna
 import polars as pl
 import pytest
-from tests.tiny_search import DOMAIN, THREE, tiny_features, tiny_split
+from tests import tiny_search
+from tests.tiny_search import DOMAIN, THREE, told
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError
 from isthmus.model.base import Features, Method
@@ -32,26 +33,7 @@ from isthmus.train.spaces import SPACES, Range
 from isthmus.train.tune import validate
 
 HERE = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def split() -> Split:
-    return tiny_split()
-
-
-@pytest.fixture(scope="module")
-def features(split: Split) -> Features:
-    return tiny_features(split)
-
-
-@pytest.fixture(scope="module")
-def whole(split: Split, features: Features) -> Found:
-    return search(split, DOMAIN, features, THREE)
-
-
-def told(found: Found) -> pl.DataFrame:
-    """Return the trials without what the clock says."""
-    return found.trials.drop("seconds")
+split, features, whole = tiny_search.split, tiny_search.features, tiny_search.whole
 
 
 class StopError(BaseException):
