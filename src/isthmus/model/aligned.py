@@ -25,7 +25,7 @@ def behaviour(histories: Histories, n_items: int) -> sparse.csr_array:
 
     Examples
     --------
-    >>> behaviour(Histories.of([[0, 1], [1, 2], [0, 1]]), 3).toarray().round(2).tolist()
+    >>> behaviour(Histories.of([[0, 1], [1, 2], [0, 1]]), 3).toarray().astype(float).round(2).tolist()
     [[0.0, 0.58, 0.0], [0.58, 0.0, 0.35], [0.0, 0.35, 0.0]]
     """
     met = histories.last(NEWEST).matrix(n_items)
