@@ -55,6 +55,7 @@ CONTRACT = {
         "--out",
     },
     "meta": {"--target", "--from", "--way", "--epochs", "--people", "--seed", "--out"},
+    "serve": {"--host", "--port", "--data", "--models", "--tenant", "--deadline", "--rate", "--burst"},
     "trial": {"--target", "--from", "--seeds", "--shares", "--budget", "--out"},
     "classify": {
         "--target",
