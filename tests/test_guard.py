@@ -17,22 +17,17 @@ from isthmus.split.temporal import TEST
 from isthmus.train.fit import GUARDED, FitSettings, Fitting, fit_target
 from isthmus.train.methods import CARRIERS, make
 
-#: A draw of chance in which noise looks like a gain to the guard, which takes any: next to nothing is lost by it.
-NOT_SEEN = 2
-
 
 def noise(persons: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(persons, T))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
-def test_a_carrier_that_is_noise_gets_next_to_no_weight(seed: int) -> None:
+def test_a_carrier_that_is_noise_gets_no_weight(seed: int) -> None:
     task, wanted = world(300, seed=seed)
     methods = [Table("ease", informed(wanted, 2.0, seed)), Table("sequence", noise(300, 50 + seed))]
     assert max(row[1] for row in learn(methods, task).weights.values()) < 0.15
-    blend = learn(methods, task, guarded=CARRIERS)
-    assert blend.weighs("sequence") == (seed == NOT_SEEN)
-    assert all(blend.weights[cohort][1] < 0.05 for cohort in COHORTS)
+    assert not learn(methods, task, guarded=CARRIERS).weighs("sequence")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -277,17 +277,23 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0, guarded: Coll
 
 
 def _worth(candidates: Candidates, guard: Bools, rng: np.random.Generator) -> bool:
-    """Return whether blends with the methods of ``guard`` (M,) are better than those without, on held-back halves."""
+    """Return whether blends with the methods of ``guard`` (M,) are better than those without, on held-back halves.
+
+    Better means by more than one standard error over persons, as everywhere in a blend.
+    """
     without = replace(candidates, scores=candidates.scores[:, :, ~guard])
-    persons, gain = candidates.real.shape[0], 0.0
+    persons = candidates.real.shape[0]
+    gained, times = np.zeros(persons), np.zeros(persons)
     for _ in range(BAGS):
         order = rng.permutation(persons)
         halves = np.sort(order[: persons // 2]), np.sort(order[persons // 2 :])
         for mine, other in (halves, halves[::-1]):
             for sign, some in ((1, candidates), (-1, without)):
                 half, rest = some.take(mine), some.take(other)
-                gain += sign * rest.ndcg(_total(rest, _climb(half, _start(half), rounds=2)))
-    return gain > 0
+                gained[other] += sign * rest.each(_total(rest, _climb(half, _start(half), rounds=2)))
+            times[other] += 1
+    gain = gained / np.maximum(times, 1)
+    return bool(gain.mean() > gain.std() / np.sqrt(gain.size))
 
 
 def _start(candidates: Candidates) -> Doubles:
