@@ -139,7 +139,7 @@ def test_where_nobody_wants_a_new_item_they_speak_as_loud_as_known_ones_bear() -
     assert after >= (1 - 4 * TOLERATED) * before
 
 
-def test_the_slow_do_not_practise_and_speak_as_loud_as_the_rest() -> None:
+def test_the_slow_do_not_practise_and_have_no_say_about_new_items() -> None:
     task, wanted = world(400, new=8, seed=2)
     slow = reader(informed(wanted, 2.0, 9))
     slow.name = "sequence"  # type: ignore[misc]
@@ -147,5 +147,6 @@ def test_the_slow_do_not_practise_and_speak_as_loud_as_the_rest() -> None:
     blend = Blend(("crowd", "reader", "sequence"), dict.fromkeys(COHORTS, (0.5, 0.25, 0.25)))
     heard = give_voice(blend, methods, task, taught(task), slow=("sequence",))
     assert heard.voice is not None
-    assert heard.voice[2] == pytest.approx(heard.voice[1])
+    assert heard.voice[1] > 0
+    assert heard.voice[2] == 0
     assert slow.taught is None

@@ -92,7 +92,7 @@ def give_voice(
     seed : int
         Seed of what is hidden.
     slow : collection of str
-        Methods too slow to learn again: they do not practise, and speak as loud as the others on average.
+        Methods too slow to learn again: they do not practise, and have no say about new items.
     """
     places = tuple(n for n, method in enumerate(methods) if method.inductive and method.name not in slow)
     if not places:
@@ -101,11 +101,6 @@ def give_voice(
     weights, level = _learn(rehearsal)
     voice = np.zeros(len(methods))
     voice[list(places)] = weights
-    usual = np.mean(np.array(list(blend.weights.values())), axis=0)
-    louder = weights.sum() / max(float(usual[list(places)].sum()), 0.1)
-    for place, method in enumerate(methods):
-        if method.inductive and method.name in slow:
-            voice[place] = louder * usual[place]
     return replace(blend, voice=tuple(voice.tolist()), level=level)
 
 
