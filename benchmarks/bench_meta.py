@@ -42,16 +42,7 @@ def cut(split: Split, keep: int, part: int) -> Task:
     task = build_task(split.few_shot("target", keep=keep, share=0.5, seed=0), part, "target")
     cold = build_task(split.few_shot("target", keep=0, share=0.5, seed=0), part, "target")
     chosen = np.flatnonzero(np.isin(task.persons, cold.persons[cold.cohorts["cold, overlap"]]))
-    counts = np.diff(task.target_indptr)[chosen]
-    keys = np.isin(task.target_rows, chosen)
-    return replace(
-        task,
-        persons=task.persons[chosen],
-        histories=task.histories.take(chosen),
-        target_indptr=np.concatenate([[0], np.cumsum(counts)]),
-        targets=task.targets[keys],
-        cohorts={},
-    )
+    return replace(task.take(chosen), cohorts={})
 
 
 def ndcg(system: RankingSystem, task: Task) -> float:

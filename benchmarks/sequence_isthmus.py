@@ -46,16 +46,7 @@ def own(task: Task) -> Task:
     """Return the task with only the persons who have a known event in the domain: the others are outside SASRec."""
     columns = np.isin(task.histories.items, task.items)
     keep = np.flatnonzero(task.histories.keep(columns).lengths > 0)
-    rows = np.isin(task.target_rows, keep)
-    return replace(
-        task,
-        persons=task.persons[keep],
-        histories=task.histories.take(keep),
-        target_indptr=np.concatenate([[0], np.cumsum(np.diff(task.target_indptr)[keep])]),
-        targets=task.targets[rows],
-        cohorts={},
-        item_groups={},
-    )
+    return replace(task.take(keep), cohorts={}, item_groups={})
 
 
 def asked(split: im.Split, part: int, domain: str) -> Task:

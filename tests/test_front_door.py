@@ -112,9 +112,7 @@ def test_every_package_the_source_imports_is_declared() -> None:
     homes = packages_distributions()
     for package in sorted(outside):
         names = {home.lower().replace("_", "-") for home in homes.get(package.split(".")[0], [package])}
-        # what a declared package brings with it for us to use
-        along = {"huggingface-hub", "markupsafe", "starlette", "tokenizers"}
-        assert names & (declared | along), f"{package} is imported and not declared"
+        assert names & declared, f"{package} is imported and not declared"
 
 
 def test_make_lists_the_targets_of_the_contract() -> None:

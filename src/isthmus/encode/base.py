@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import numpy as np
 import polars as pl
 
+from isthmus.encode.template import Template
 from isthmus.encode.whiten import Whitening
 from isthmus.errors import ArtefactError, DataError
 from isthmus.files import Json, new_folder, read_json, write_json
@@ -56,6 +59,29 @@ class TextModel(Encoder, Protocol):
     def stream(self, texts: Sequence[str]) -> Iterator[tuple[Ints, Floats]]:
         """Yield (places in ``texts``, their vectors) batch by batch, in any order, each place once."""
         ...
+
+
+class Templated(ABC):
+    """What encoders of texts share: a template makes the text of an item, and counts in the fingerprint."""
+
+    #: First word of the fingerprint.
+    kind: ClassVar[str]
+    template: Template
+
+    @property
+    @abstractmethod
+    def model_fingerprint(self) -> str:
+        """Hash of what turns a text into a vector."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the model and the template."""
+        said = f"{self.model_fingerprint} {self.template.model_dump_json()}"
+        return f"{self.kind}-{hashlib.sha256(said.encode()).hexdigest()[:32]}"
+
+    def texts(self, items: pl.DataFrame) -> pl.Series:
+        """Return the text of each item as the template makes it."""
+        return self.template.render(items)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from isthmus.config import Settings
+from isthmus.encode.base import Templated
 from isthmus.encode.template import Template
 from isthmus.encode.weights import folder_fingerprint, is_causal, locate, modules
 from isthmus.errors import ArtefactError, NotFoundError
@@ -60,7 +61,7 @@ class TextSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-class TextEncoder:
+class TextEncoder(Templated):
     """Reads item texts with a pre-trained language model.
 
     Texts are tokenised in one go, sorted by length and read in batches of about equal work; a text that comes twice
@@ -91,6 +92,8 @@ class TextEncoder:
     ((3, 384), True)
     """
 
+    kind = "text"
+
     def __init__(
         self, model: str | None = None, *, settings: TextSettings | None = None, template: Template | None = None
     ) -> None:
@@ -104,20 +107,10 @@ class TextEncoder:
         said = f"{self.settings.max_tokens} {self._bf16} {self.settings.pooling}"
         return hashlib.sha256(f"{folder_fingerprint(self.folder)} {said}".encode()).hexdigest()[:32]
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the model and the template."""
-        said = f"{self.model_fingerprint} {self.template.model_dump_json()}"
-        return "text-" + hashlib.sha256(said.encode()).hexdigest()[:32]
-
     @cached_property
     def dim(self) -> int:
         """Length of a vector."""
         return int(self._model.get_embedding_dimension() or 0)
-
-    def texts(self, items: pl.DataFrame) -> pl.Series:
-        """Return the text of each item as the template makes it."""
-        return self.template.render(items)
 
     def encode(self, items: pl.DataFrame) -> Floats:
         """Return (N, D) float32, one row an item; zeros for an item without any text."""

@@ -15,6 +15,7 @@ import polars as pl
 import torch
 
 from isthmus.data.sequences import Histories
+from isthmus.encode.base import Templated
 from isthmus.encode.template import Template
 from isthmus.encode.text import BLOCK, Precision, batches, has_bf16, one_core_each
 from isthmus.errors import InputError
@@ -27,7 +28,7 @@ from isthmus.types import Floats, Ints
 BATCH_TOKENS: Final = 1024
 
 
-class LanguageEncoder:
+class LanguageEncoder(Templated):
     """Reads item texts with a trained :class:`LanguageModel`: an encoder for ``isthmus.encode`` and the item store.
 
     Parameters
@@ -45,6 +46,8 @@ class LanguageEncoder:
         The model has no tokeniser.
     """
 
+    kind = "language"
+
     def __init__(
         self, model: LanguageModel, *, template: Template | None = None, precision: Precision = "auto"
     ) -> None:
@@ -58,19 +61,9 @@ class LanguageEncoder:
         return weights_fingerprint(self.model, str(_in_bf16(self.model, self.precision)))
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of the model and the template."""
-        said = f"{self.model_fingerprint} {self.template.model_dump_json()}"
-        return "language-" + hashlib.sha256(said.encode()).hexdigest()[:32]
-
-    @property
     def dim(self) -> int:
         """Length of a vector."""
         return self.model.dim
-
-    def texts(self, items: pl.DataFrame) -> pl.Series:
-        """Return the text of each item as the template makes it."""
-        return self.template.render(items)
 
     def encode(self, items: pl.DataFrame) -> Floats:
         """Return (N, D) float32, one row of length 1 an item; zeros for an item without any text."""

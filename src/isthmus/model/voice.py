@@ -138,17 +138,7 @@ def _some(task: Task, most: int) -> Task:
     """Return the task of at most ``most`` persons, spread evenly."""
     if len(task) <= most:
         return task
-    chosen = np.linspace(0, len(task) - 1, most).astype(np.int64)
-    counts = np.diff(task.target_indptr)[chosen]
-    kept = np.isin(task.target_rows, chosen)
-    return replace(
-        task,
-        persons=task.persons[chosen],
-        histories=task.histories.take(chosen),
-        target_indptr=np.concatenate([[0], np.cumsum(counts)]),
-        targets=task.targets[kept],
-        cohorts={name: flags[chosen] for name, flags in task.cohorts.items()},
-    )
+    return task.take(np.linspace(0, len(task) - 1, most).astype(np.int64))
 
 
 def _block(

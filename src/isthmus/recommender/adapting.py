@@ -16,7 +16,7 @@ from isthmus.files import Json
 from isthmus.log import logger
 from isthmus.model.base import Features, Method, TrainingData
 from isthmus.model.blend import COHORTS, Blend
-from isthmus.recommender.lifting import SHARES, Choice, chosen, each_ndcg, part_of
+from isthmus.recommender.lifting import SHARES, Choice, chosen, each_ndcg
 from isthmus.recommender.newcomers import of_training
 from isthmus.split.cohorts import FEW, build_task
 from isthmus.split.task import Task
@@ -120,7 +120,8 @@ def few_events(task: Task, shown: Sequence[int] = tuple(range(1, FEW + 1))) -> T
     own = np.bincount(task.histories.rows[inside], minlength=len(task))
     rows = np.flatnonzero(own >= min(shown))
     keep = np.resize(np.array(shown), rows.size)
-    return part_of(task, rows, newest(task.histories.take(rows), task.items, keep))
+    some = task.take(rows)
+    return replace(some, histories=newest(some.histories, task.items, keep))
 
 
 def _carrier(methods: Sequence[Method], domain: str) -> SequenceCarrier:
@@ -136,7 +137,7 @@ def _carrier(methods: Sequence[Method], domain: str) -> SequenceCarrier:
 def _learned(way: str, carrier: SequenceCarrier, data: TrainingData, task: Task, how: Adapting) -> MetaMethod:
     """Return a start learned on ``carrier``, with the rate and steps that are best on validation."""
     start = MetaMethod({"way": way, "epochs": how.epochs, "seed": how.seed}).on(carrier, data)
-    some = part_of(task, np.unique(np.linspace(0, len(task) - 1, min(CHOOSERS, len(task))).astype(np.int64)))
+    some = task.take(np.unique(np.linspace(0, len(task) - 1, min(CHOOSERS, len(task))).astype(np.int64)))
     tried = [start.stepping(rate, steps) for rate, steps in TRIED]
     values = each_ndcg(some, lambda rows: [each.score(some.histories.take(rows)) for each in tried])
     return tried[int(values.mean(axis=1).argmax())]
@@ -225,7 +226,8 @@ def _with_events(task: Task, count: int) -> Task:
     """Return the task of those who have so many target events, shown with the newest ``count``."""
     own = np.bincount(task.histories.rows[np.isin(task.histories.items, task.items)], minlength=len(task))
     rows = np.flatnonzero(own >= count)
-    return part_of(task, rows, newest(task.histories.take(rows), task.items, np.full(rows.size, count)))
+    some = task.take(rows)
+    return replace(some, histories=newest(some.histories, task.items, np.full(rows.size, count)))
 
 
 def _milliseconds(system: RankingSystem, task: Task) -> float:

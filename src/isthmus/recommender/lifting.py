@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
 
-from isthmus.data.sequences import Histories
 from isthmus.evaluate.metrics import ndcg
 from isthmus.evaluate.ranks import Doubles, Ranks
 from isthmus.files import Json
@@ -73,19 +72,6 @@ def mixed(base: Floats, own: Floats, share: float, fixed: Bools | None = None) -
         total[:, fixed] = first[:, fixed]
     total[shut] = -np.inf
     return total
-
-
-def part_of(task: Task, rows: Ints, histories: Histories | None = None) -> Task:
-    """Return the task of some of its persons (places ``rows``, rising), shown with other ``histories`` if given."""
-    counts = np.diff(task.target_indptr)[rows]
-    return replace(
-        task,
-        persons=task.persons[rows],
-        histories=task.histories.take(rows) if histories is None else histories,
-        target_indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        targets=task.targets[np.isin(task.target_rows, rows)],
-        cohorts={name: flags[rows] for name, flags in task.cohorts.items()},
-    )
 
 
 def each_ndcg(task: Task, score: Callable[[Ints], Sequence[Floats]]) -> Doubles:

@@ -17,7 +17,7 @@ from isthmus.files import Json
 from isthmus.log import logger
 from isthmus.model.base import Method, TrainingData
 from isthmus.model.segments import MOMENTS, SegmentPopularity, account_attributes, by_person
-from isthmus.recommender.lifting import SHARES, Choice, chosen, each_ndcg, mixed, part_of
+from isthmus.recommender.lifting import SHARES, Choice, chosen, each_ndcg, mixed
 from isthmus.recommender.protected import names_protected
 from isthmus.split.cohorts import build_task
 from isthmus.split.task import Task
@@ -254,7 +254,7 @@ def _try(split: Split, target: Target, model: Recommender, names: Sequence[str],
     rows = np.flatnonzero((task.histories.lengths == 0) & popular.knows(told))
     if not rows.size:
         return Choice(0.0, 0)
-    asked, told = part_of(task, rows), told[rows]
+    asked, told = task.take(rows), told[rows]
     data = training_data(split, VALID, target.domain, model.features)
     methods = of_training(target, data, seed, refit=bool(model.card.get("refit")))
     fixed = asked.popularity == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -105,6 +105,30 @@ class Task:
     def target_rows(self) -> Ints:
         """Person number ``0..P-1`` of each target, (nnz,)."""
         return np.repeat(np.arange(self.persons.size, dtype=np.int64), np.diff(self.target_indptr))
+
+    def take(self, persons: Ints) -> Task:
+        """Return the task of some of its persons (places ``0..P-1``, rising).
+
+        Examples
+        --------
+        >>> task = Task(
+        ...     domain="books", part="test", items=np.array([4, 7, 9], np.int32), persons=np.array([0, 5]),
+        ...     histories=Histories.of([[4, 1], [2, 9, 9]]), target_indptr=np.array([0, 1, 3]),
+        ...     targets=np.array([1, 0, 2], np.int32), popularity=np.array([3, 1, 0]), train_persons=4,
+        ...     exclude_seen=True,
+        ... )
+        >>> task.take(np.array([1])).targets.tolist()
+        [0, 2]
+        """
+        counts = np.diff(self.target_indptr)[persons]
+        return replace(
+            self,
+            persons=self.persons[persons],
+            histories=self.histories.take(persons),
+            target_indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            targets=self.targets[np.isin(self.target_rows, persons)],
+            cohorts={name: flags[persons] for name, flags in self.cohorts.items()},
+        )
 
     def seen(self, start: int, stop: int) -> tuple[Ints, Ints]:
         """Return what persons ``start..stop-1`` already had of the catalogue.

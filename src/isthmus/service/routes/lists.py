@@ -1,0 +1,41 @@
+"""Lists, likeness and reasons."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from isthmus.service import answers
+from isthmus.service.core import Service
+from isthmus.service.routes.base import Bodies, answer, caller_of, read, says, takes
+from isthmus.service.schemas import ExplainIn, ExplainOut, RecommendIn, RecommendOut, SimilarIn, SimilarOut
+
+#: Bodies the group reads.
+BODIES: Final[Bodies] = (RecommendIn, SimilarIn, ExplainIn)
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Add the routes."""
+    said = says(404, 408, 413, 415, 422)
+
+    @app.post(
+        "/v1/recommend", response_model=RecommendOut, tags=["lists"], responses=said, openapi_extra=takes(RecommendIn)
+    )
+    async def recommend(request: Request) -> Response:
+        """Return lists: all accepted events count."""
+        tenant, caller = caller_of(service, request)
+        return answer(await answers.recommend(tenant, caller, await read(request, RecommendIn), service.monitor))
+
+    @app.post("/v1/similar", response_model=SimilarOut, tags=["lists"], responses=said, openapi_extra=takes(SimilarIn))
+    async def similar(request: Request) -> Response:
+        """Return what goes with an item."""
+        tenant, _ = caller_of(service, request)
+        return answer(await answers.similar(tenant, await read(request, SimilarIn)))
+
+    @app.post("/v1/explain", response_model=ExplainOut, tags=["lists"], responses=said, openapi_extra=takes(ExplainIn))
+    async def explain(request: Request) -> Response:
+        """Return which items of the history speak for an item."""
+        tenant, caller = caller_of(service, request)
+        return answer(await answers.explain(tenant, caller, await read(request, ExplainIn)))

@@ -1,0 +1,38 @@
+"""What is known of a person, and forgetting it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import FastAPI, Path, Request
+from starlette.responses import Response
+
+from isthmus.service import changes
+from isthmus.service.core import Service
+from isthmus.service.routes.base import Bodies, answer, caller_of, says
+from isthmus.service.schemas import ErasedOut, PersonOut
+
+PersonName = Annotated[str, Path(description="PLATFORM:USER", examples=["shop:u17"], max_length=1024)]
+
+#: Bodies the group reads.
+BODIES: Final[Bodies] = ()
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Add the routes."""
+
+    @app.get("/v1/persons/{person:path}", response_model=PersonOut, tags=["persons"], responses=says(404, 422))
+    async def persons_export(person: PersonName, request: Request) -> Response:
+        """Return all that is known of a person."""
+        tenant, caller = caller_of(service, request)
+        told = changes.export(tenant, caller, person)
+        await service.note(tenant.name, caller.name, "person exported", {"request": caller.request})
+        return answer(told)
+
+    @app.delete("/v1/persons/{person:path}", response_model=ErasedOut, tags=["persons"], responses=says(404, 422, 507))
+    async def persons_erase(person: PersonName, request: Request) -> Response:
+        """Erase a person: the events leave the disk, and no answer knows the person any more."""
+        tenant, caller = caller_of(service, request)
+        done = await changes.erase(tenant, caller, person)
+        await service.note(tenant.name, caller.name, "person erased", {"receipt": done["receipt"]})
+        return answer(done)
