@@ -22,6 +22,8 @@ SOUTH = {"platform": "south", "user": account(0, "south")["user"]}
 CALLS: dict[str, tuple[str, object]] = {
     "livez": ("/livez", None),
     "readyz": ("/readyz", None),
+    "v2_live": ("/v2/health/live", None),
+    "v2_ready": ("/v2/health/ready", None),
     "metrics": ("/metrics", None),
     "openapi": ("/openapi.json", None),
     "events": ("/v1/events", {"events": [event(1)]}),

@@ -26,6 +26,7 @@ from isthmus.cli import (
     splits,
     tasks,
     transfer,
+    watch,
     whole,
 )
 from isthmus.cli.show import fail
@@ -116,6 +117,7 @@ for group in (
     persons.app,
     serve.app,
     keys.app,
+    watch.app,
     whole.app,
     doctor.app,
 ):

@@ -17,6 +17,8 @@ from isthmus.service.monitor import Monitor
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
 from isthmus.service.tenant import Tenant
 from isthmus.service.vault import Vault
+from isthmus.service.watch.gauges import Gauges
+from isthmus.service.watch.patrol import Patrol
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Service:
         Figures.
     doors : Doors
         Whether requests are taken.
+    patrol : Patrol
+        Goes through the audit log now and then.
     """
 
     settings: ServiceSettings
@@ -61,6 +65,11 @@ class Service:
     tenants: dict[str, Tenant]
     monitor: Monitor = field(default_factory=Monitor)
     doors: Doors = field(default_factory=Doors)
+    patrol: Patrol = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make what looks after the audit log."""
+        self.patrol = Patrol(self.vault, self.settings.patrol)
 
     @classmethod
     def open(cls, places: Places, settings: ServiceSettings) -> Service:
@@ -87,7 +96,7 @@ class Service:
             vault.close()
             raise
         service = cls(settings, vault, tenants)
-        service.monitor.watch(tenants, __version__)
+        service.monitor.watch(Gauges(service), __version__)
         return service
 
     @property
@@ -108,10 +117,12 @@ class Service:
         for tenant in self.tenants.values():
             tenant.start()
             logger.info("tenant %s: model %s (%s)", tenant.name, *vars(tenant.live.version).values())
+        self.patrol.start()
 
     async def stop(self) -> None:
         """End: what was accepted is on disk already."""
         self.doors.draining = True
+        await self.patrol.stop()
         await asyncio.gather(*(tenant.stop() for tenant in self.tenants.values()))
         self.vault.close()
 

@@ -98,6 +98,16 @@ class Lister:
         """Persons whose lists will be made ready."""
         return len(self._cold)
 
+    @property
+    def started(self) -> bool:
+        """Whether it has begun to score."""
+        return self._task is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it will score what is asked of it."""
+        return self._task is None or not self._task.done()
+
     def start(self) -> None:
         """Begin to score; lists of all persons known are made ready in idle time."""
         self.warm(self._live().state.linked)

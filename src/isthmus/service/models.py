@@ -72,6 +72,13 @@ class Models:
             )
         return Version(name, sha256(self.folder / name / _MANIFEST)[:12])
 
+    def written(self, name: str) -> float:
+        """Return when the manifest of a model was written, seconds since 1970; 0 if it is gone."""
+        try:
+            return (self.folder / name / _MANIFEST).stat().st_mtime
+        except OSError:
+            return 0.0
+
     def open(self, name: str) -> tuple[Recommender, Version]:
         """Return a model, every file checked against its manifest.
 

@@ -5,26 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     Info,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from prometheus_client.metrics_core import Metric
-
-    from isthmus.service.tenant import Tenant
+    from prometheus_client.registry import Collector
 
 #: Upper ends of the buckets of durations, in seconds.
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -46,7 +40,6 @@ class Monitor:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.in_flight = Gauge("isthmus_requests_in_flight", "Requests being served.", registry=self.registry)
         self._events = Counter(
             "isthmus_events", "Events taken in, by what became of them.", ("outcome",), registry=self.registry
         )
@@ -80,43 +73,15 @@ class Monitor:
             child = self._layers[layer] = self._lists.labels(layer)
         child.inc(n)
 
-    def watch(self, tenants: Mapping[str, Tenant], version: str) -> None:
-        """Report the sizes of ``tenants`` whenever asked."""
+    def watch(self, gauges: Collector, version: str) -> None:
+        """Report ``gauges``, and memory and files of the process, whenever asked."""
         Info("isthmus_build", "Version of the package.", registry=self.registry).info({"version": version})
-        self.registry.register(_Sizes(tenants))
+        ProcessCollector(registry=self.registry)
+        self.registry.register(gauges)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class _Sizes:
-    """Sizes and ages, read when Prometheus asks."""
-
-    def __init__(self, tenants: Mapping[str, Tenant]) -> None:
-        self._tenants = tenants
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the figures of every tenant."""
-        figures: dict[str, tuple[str, Callable[[Tenant], float]]] = {
-            "isthmus_persons": ("Persons known.", lambda tenant: tenant.live.state.persons),
-            "isthmus_items": ("Items known.", lambda tenant: len(tenant.live.shelf.ids)),
-            "isthmus_log_sequence": ("Number of the newest record.", lambda tenant: tenant.live.seq),
-            "isthmus_log_waiting_events": ("Events that wait for the disk.", lambda tenant: tenant.log.waiting),
-            "isthmus_events_on_unknown_items": ("Events on unknown items.", lambda tenant: tenant.live.state.waiting),
-            "isthmus_lists_waiting": ("Lists that wait to be scored.", lambda tenant: tenant.lister.waiting),
-            "isthmus_lists_ready": ("Lists kept ready.", lambda tenant: tenant.lister.kept),
-            "isthmus_model_loaded_timestamp_seconds": ("When the model came.", lambda tenant: tenant.loaded / 1e6),
-        }
-        for name, (said, figure) in figures.items():
-            family = GaugeMetricFamily(name, said, labels=["tenant"])
-            for label, tenant in self._tenants.items():
-                family.add_metric([label], figure(tenant))
-            yield family
-        models = GaugeMetricFamily("isthmus_model", "The model that answers: 1.", labels=["tenant", "model", "version"])
-        for label, tenant in self._tenants.items():
-            models.add_metric([label, tenant.live.version.name, tenant.live.version.digest], 1.0)
-        yield models
 
 
 class JsonLines(logging.Formatter):

@@ -32,6 +32,8 @@ class Operation:
 OPERATIONS: Final = (
     Operation("livez", "GET", "/livez", "", open=True),
     Operation("readyz", "GET", "/readyz", "", open=True),
+    Operation("v2_live", "GET", "/v2/health/live", "", open=True),
+    Operation("v2_ready", "GET", "/v2/health/ready", "", open=True),
     Operation("metrics", "GET", "/metrics", "metrics", open=True),
     Operation("openapi", "GET", "/openapi.json", ""),
     Operation("events", "POST", "/v1/events", "events"),

@@ -284,7 +284,20 @@ class ActivatedOut(_Body):
 class Health(_Body):
     """How the service is."""
 
-    status: Literal["ok", "draining"]
+    status: Literal["ok", "draining", "unready"]
+    reasons: list[str] = Field(default=[], description="Why requests should go elsewhere.")
+
+
+class LiveOut(_Body):
+    """Whether the process runs, as KServe asks."""
+
+    live: bool
+
+
+class ReadyOut(_Body):
+    """Whether requests should be sent here, as KServe asks."""
+
+    ready: bool
 
 
 class ProblemOut(_Body):

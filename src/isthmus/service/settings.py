@@ -43,6 +43,8 @@ class ServiceSettings(Settings):
         Seconds in which a request's body must arrive.
     rate, burst : float
         Requests a second and at once of one key; rate 0 means no limit.
+    patrol : float
+        Seconds between two checks of the audit log's chain.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +60,7 @@ class ServiceSettings(Settings):
     body_seconds: float = Field(default=10.0, gt=0)
     rate: float = Field(default=0.0, ge=0)
     burst: int = Field(default=20, ge=1)
+    patrol: float = Field(default=60.0, gt=0)
 
     @property
     def loopback(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from isthmus.errors import DataError, IsthmusError, NotFoundError, nearest
+from isthmus.errors import DataError, IsthmusError, NotFoundError, StorageError, nearest
 from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.events import EventLog
@@ -24,6 +25,8 @@ from isthmus.service.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
 from isthmus.service.settings import ServiceSettings
 
 _FILE: Final = "{}.db"
+#: Seconds for which a failed write makes the service not ready, unless one succeeds.
+SICK: Final = 10.0
 
 
 class Tenant:
@@ -61,6 +64,8 @@ class Tenant:
         self._tail: list[Record] | None = None
         self._changing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
+        self._writing: dict[int, float] = {}
+        self._failed = -SICK
 
     def start(self) -> None:
         """Begin to score, and make ready to read texts: the first one would take seconds."""
@@ -78,18 +83,38 @@ class Tenant:
         """Return when ``entries`` are on disk and count; of events, the next list knows them."""
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[Receipt] = loop.create_future()
+        self._writing[id(landed)] = time.monotonic()
 
         def done(outcome: Receipt | IsthmusError) -> None:
             loop.call_soon_threadsafe(self._land, outcome, landed)
 
-        self.log.append(entries, done)
-        return await landed
+        try:
+            self.log.append(entries, done)
+            return await landed
+        finally:
+            self._writing.pop(id(landed), None)
+
+    @property
+    def lag(self) -> float:
+        """Age in seconds of the oldest entry that is not counted in yet; 0 if there is none."""
+        oldest = next(iter(self._writing.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    def troubles(self) -> list[str]:
+        """Return why requests should go elsewhere, see :func:`isthmus.service.watch.health.reasons`."""
+        found = [] if self.lister.started else ["starting"]
+        if time.monotonic() - self._failed < SICK:
+            found.append("events cannot be written")
+        return found if self.lister.alive else [*found, "lists are not scored"]
 
     def _land(self, outcome: Receipt | IsthmusError, landed: asyncio.Future[Receipt]) -> None:
+        if isinstance(outcome, StorageError):
+            self._failed = time.monotonic()
         if isinstance(outcome, IsthmusError):
             if not landed.done():
                 landed.set_exception(outcome)
             return
+        self._failed = -SICK
         try:
             self._count_in(outcome)
         except Exception as error:

@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from isthmus.service.core import Service
 from isthmus.service.routes.base import Bodies, answer, says
-from isthmus.service.schemas import Health
+from isthmus.service.schemas import Health, LiveOut, ReadyOut
+from isthmus.service.watch.health import reasons
 
 #: Bodies the group reads.
 BODIES: Final[Bodies] = ()
@@ -25,12 +26,28 @@ def add(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", response_model=Health, tags=["health"], responses={503: {"model": Health}, 421: says()[421]})
     async def readyz() -> Response:
-        """Say whether requests should be sent here: 503 while the service ends."""
-        ending = service.doors.draining
-        return answer({"status": "draining" if ending else "ok"}, 503 if ending else 200)
+        """Say whether requests should be sent here; if not, 503 and why."""
+        found = reasons(service)
+        status = "draining" if service.doors.draining else "unready" if found else "ok"
+        return answer({"status": status, "reasons": found}, 503 if found else 200)
+
+    @app.get("/v2/health/live", response_model=LiveOut, tags=["health"], responses={421: says()[421]})
+    async def v2_live() -> Response:
+        """Say that the process runs, in the words of KServe."""
+        return answer({"live": True})
+
+    @app.get(
+        "/v2/health/ready",
+        response_model=ReadyOut,
+        tags=["health"],
+        responses={503: {"model": ReadyOut}, 421: says()[421]},
+    )
+    async def v2_ready() -> Response:
+        """Say whether requests should be sent here, in the words of KServe."""
+        ready = not reasons(service)
+        return answer({"ready": ready}, 200 if ready else 503)
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses=says())
     async def metrics() -> Response:
         """Return figures for Prometheus."""
-        service.monitor.in_flight.set(service.doors.inside)
         return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

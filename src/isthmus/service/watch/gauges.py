@@ -1,0 +1,85 @@
+"""Sizes, ages and states of the service, read when Prometheus asks; none of them names a person or an item."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import GaugeMetricFamily
+
+from isthmus.service.watch.health import reasons
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from isthmus.service.core import Service
+    from isthmus.service.tenant import Tenant
+
+_TENANT: Final[dict[str, tuple[str, Callable[[Tenant], float]]]] = {
+    "isthmus_persons": ("Persons known.", lambda tenant: tenant.live.state.persons),
+    "isthmus_items": ("Items known.", lambda tenant: len(tenant.live.shelf.ids)),
+    "isthmus_log_sequence": ("Number of the newest record.", lambda tenant: tenant.live.seq),
+    "isthmus_log_lag_records": (
+        "Records on disk that no list counts yet.",
+        lambda tenant: max(tenant.log.seq - tenant.live.seq, 0),
+    ),
+    "isthmus_log_waiting_events": ("Events that wait for the disk.", lambda tenant: tenant.log.waiting),
+    "isthmus_event_lag_seconds": ("Age of the oldest event that no list counts yet.", lambda tenant: tenant.lag),
+    "isthmus_events_on_unknown_items": ("Events on unknown items.", lambda tenant: tenant.live.state.waiting),
+    "isthmus_lists_waiting": ("Lists that wait to be scored.", lambda tenant: tenant.lister.waiting),
+    "isthmus_lists_cold": ("Persons whose lists will be made ready.", lambda tenant: tenant.lister.cold),
+    "isthmus_lists_ready": ("Lists kept ready.", lambda tenant: tenant.lister.kept),
+    "isthmus_model_loaded_timestamp_seconds": ("When the model came.", lambda tenant: tenant.loaded / 1e6),
+    "isthmus_model_written_timestamp_seconds": (
+        "When the model's manifest was written.",
+        lambda tenant: tenant.models.written(tenant.live.version.name),
+    ),
+}
+
+
+def _service(service: Service) -> Iterator[tuple[str, str, float]]:
+    """Yield name, help and figure of what the tenants share."""
+    folder = service.vault.path.parent
+    disk = shutil.disk_usage(folder)
+    doors, settings, patrol = service.doors, service.settings, service.patrol
+    yield "isthmus_ready", "Whether requests should be sent here: 1 or 0.", float(not reasons(service))
+    yield "isthmus_requests_in_flight", "Requests being served.", doors.inside
+    yield "isthmus_requests_in_flight_ratio", "Their share of the most allowed.", doors.inside / settings.in_flight
+    yield "isthmus_data_free_bytes", "Free space where the data lies.", disk.free
+    yield "isthmus_data_disk_bytes", "Size of the disk where the data lies.", disk.total
+    sizes = (file.stat().st_size for file in list(folder.iterdir()) if file.is_file())
+    yield "isthmus_data_size_bytes", "Size of the event logs, keys and audit log.", sum(sizes)
+    yield "isthmus_audit_intact", "Whether the chain of the audit log holds: 1 or 0.", float(patrol.intact)
+    yield "isthmus_audit_entries", "Entries of the audit log.", patrol.entries
+    age = time.monotonic() - patrol.checked
+    yield "isthmus_audit_check_age_seconds", "Seconds since the chain was last gone through.", age
+
+
+class Gauges:
+    """Figures of a service, for a registry of ``prometheus_client``.
+
+    Parameters
+    ----------
+    service : Service
+        What is looked at.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures of the service and of every tenant."""
+        for name, said, figure in _service(self._service):
+            yield GaugeMetricFamily(name, said, value=figure)
+        tenants = self._service.tenants
+        for name, (said, read) in _TENANT.items():
+            family = GaugeMetricFamily(name, said, labels=["tenant"])
+            for label, tenant in tenants.items():
+                family.add_metric([label], read(tenant))
+            yield family
+        models = GaugeMetricFamily("isthmus_model", "The model that answers: 1.", labels=["tenant", "model", "version"])
+        for label, tenant in tenants.items():
+            models.add_metric([label, tenant.live.version.name, tenant.live.version.digest], 1.0)
+        yield models
