@@ -11,6 +11,7 @@ import pytest
 from tests.small_service import account, event, item, models, recommender, served
 
 from isthmus.service.core import Service
+from isthmus.service.direct import BUSY
 
 Client = httpx.AsyncClient
 
@@ -291,3 +292,16 @@ def test_lists_are_made_ready_in_idle_time_and_again_after_events(tmp_path: Path
         assert lister._kept[person, "source"].stamp == live.state.stamp(person) == 1
 
     served(tmp_path, test, warm=True)
+
+
+def test_busy_operations_are_answered_before_routing_and_described_all_the_same(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        described = (await client.get("/openapi.json")).json()["paths"]
+        for method, path in BUSY:
+            assert method.lower() in described[path]
+            wrong = await client.request(method, path, content=b"{", headers={"content-type": "application/json"})
+            assert (wrong.status_code, wrong.headers["content-type"]) == (400, "application/problem+json")
+            assert wrong.json()["request_id"] == wrong.headers["x-request-id"]
+            assert (await client.get(path)).status_code == 405
+
+    served(tmp_path, test)

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from isthmus import __version__
 from isthmus.errors import InputError, IsthmusError
 from isthmus.service.core import Service
+from isthmus.service.direct import Direct, Handler, endpoints
 from isthmus.service.gate import Caller, Gate
 from isthmus.service.problems import RequestError, problem
 from isthmus.service.routes import events, health, items, lists, models, persons
@@ -45,9 +46,14 @@ def create_app(service: Service, *, log_all: bool = False) -> FastAPI:
     app.openapi = lambda: _with_problems(describe())  # type: ignore[method-assign]
     for group in GROUPS:
         group.add(app, service)
-    app.add_exception_handler(IsthmusError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _theirs)
+    handlers: dict[type[Exception], Handler] = {
+        IsthmusError: _ours,
+        RequestValidationError: _invalid,
+        HTTPException: _theirs,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(Direct, endpoints=endpoints(app), handlers=handlers)
     app.add_middleware(Gate, guard=service.guard, log_all=log_all)
     return app
 
