@@ -37,6 +37,15 @@ CALLS: dict[str, tuple[str, object]] = {
     "models": ("/v1/models", None),
     "models_activate": ("/v1/models/none/activate", None),
     "models_rollback": ("/v1/models/rollback", None),
+    "console": ("/console", None),
+    "console_file": ("/console/app.js", None),
+    "access": ("/v1/access", None),
+    "overview": ("/v1/overview", None),
+    "audit": ("/v1/audit", None),
+    "compare": ("/v1/compare", {}),
+    "items_find": ("/v1/items?q=a", None),
+    "items_get": ("/v1/items/north:none", None),
+    "models_report": ("/v1/models/none/report", None),
 }
 
 

@@ -24,7 +24,10 @@ Data = Annotated[str, typer.Option(metavar="URL", help="Data of the service: sql
 def create_(
     data: Data,
     scope: Annotated[
-        list[str], typer.Option(help="recommend, events, items, persons, models, metrics; may be given several times.")
+        list[str],
+        typer.Option(
+            help="recommend, events, items, persons, models, metrics, console, audit; may be given several times."
+        ),
     ],
     tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose data it opens.")] = "default",
     platform: Annotated[

@@ -33,6 +33,7 @@ def serve_(
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one key; 0 for no limit.")] = 0.0,
     burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
+    console: Annotated[bool, typer.Option("--console/--no-console", help="Show pages for people at /console.")] = True,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,
 ) -> None:
@@ -45,7 +46,8 @@ def serve_(
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     from isthmus.config import parse
 
-    said = {"host": host, "port": port, "deadline": deadline, "rate": rate, "burst": burst, "warm": warm}
+    limits = {"deadline": deadline, "rate": rate, "burst": burst, "warm": warm}
+    said = {"host": host, "port": port, **limits, "console": console}
     settings = parse(ServiceSettings, said, where="serve")
     folder = model.with_name(model.name + ".service") if data is None else data_folder(data)
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}

@@ -44,7 +44,9 @@ async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: 
     entries = [_entry(event, now) for event in asked.events]
     began = time.perf_counter()
     receipt = await tenant.write(entries)
-    monitor.commit.observe(time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    monitor.commit.observe(seconds)
+    monitor.trend.commit(seconds)
     monitor.events("stored", len(receipt.records))
     monitor.events("duplicate", len(receipt.duplicates))
     return {
@@ -120,10 +122,11 @@ def export(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
 def _told(record: Record) -> dict[str, object]:
     entry = record.entry
     names = {"id": entry.id, "platform": entry.platform, "user": entry.user, "item": entry.item, "event": entry.event}
-    return {**names, "value": entry.value, "ts": _when(entry.ts)}
+    return {**names, "value": entry.value, "ts": when(entry.ts)}
 
 
-def _when(ts: int) -> str:
+def when(ts: int) -> str:
+    """Return a time in microseconds since 1970 as ISO 8601 text."""
     return (_EPOCH + timedelta(microseconds=ts)).isoformat()
 
 
@@ -137,7 +140,7 @@ def _learned(tenant: Tenant, accounts: Sequence[Account]) -> list[dict[str, obje
         platform = live.shelf.platforms[row]
         if platform in users:
             said = {"platform": platform, "user": users[platform], "item": live.shelf.ids[row], "event": EVENTS[event]}
-            told.append({"id": "", **said, "value": None, "ts": _when(ts)})
+            told.append({"id": "", **said, "value": None, "ts": when(ts)})
     return told
 
 

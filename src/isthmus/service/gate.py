@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +30,16 @@ _HEADERS: Final = [
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
+]
+#: The console: scripts and styles of this service only, none inside a page, and no way to make text into markup.
+_PAGE: Final = [
+    *(one for one in _HEADERS if one[0] != b"content-security-policy"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        b"require-trusted-types-for 'script'; trusted-types 'none'",
+    ),
 ]
 _LOCAL: Final = (b"localhost", b"127.0.0.1", b"[::1]")
 
@@ -115,19 +125,21 @@ class Guard:
             return Caller("open", DEFAULT_TENANT, (), request)
         if operation is None or not operation.scope:
             return Caller("open", DEFAULT_TENANT, (), request)
-        kind, _, token = headers.get(b"authorization", b"").partition(b" ")
-        text = (
-            token.decode("latin-1").strip()
-            if kind.lower() == b"bearer"
-            else headers.get(b"x-api-key", b"").decode("latin-1")
-        )
-        key = self.vault.find(text)
+        key = self.vault.find(token_of(headers))
         if key is None:
             fix = "send the header Authorization: Bearer KEY"
             raise RequestError(401, "a valid key is needed", fix=fix, headers={"www-authenticate": "Bearer"})
         if operation.scope not in key.scopes:
             raise RequestError(403, f"the key lacks the scope '{operation.scope}'")
         return Caller(key.prefix, key.tenant, key.platforms, request)
+
+
+def token_of(headers: Mapping[bytes, bytes]) -> str:
+    """Return the key a request was sent with, empty if it was sent with none."""
+    kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if kind.lower() == b"bearer":
+        return token.decode("latin-1").strip()
+    return headers.get(b"x-api-key", b"").decode("latin-1")
 
 
 def _local(host: bytes) -> bool:
@@ -163,7 +175,8 @@ class Gate:
         given = headers.get(b"x-request-id", b"")
         request = given.decode() if given and _ID.fullmatch(given) else os.urandom(16).hex()
         operation = find(scope["method"], scope["path"])
-        pipe = _Pipe(send, request, guard.doors)
+        page = operation is not None and operation.page
+        pipe = _Pipe(send, request, guard.doors, _PAGE if page else _HEADERS)
         guard.doors.inside += 1
         try:
             guarded = _Body(receive, headers, guard.settings)
@@ -202,15 +215,15 @@ class Gate:
 class _Pipe:
     """The way out: adds headers, remembers the status."""
 
-    def __init__(self, send: Send, request: str, doors: Doors) -> None:
-        self._send, self.request, self._doors = send, request, doors
+    def __init__(self, send: Send, request: str, doors: Doors, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._send, self.request, self._doors, self._headers = send, request, doors, headers
         self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = message["headers"]
-            own += _HEADERS
+            own += self._headers
             own.append((b"x-request-id", self.request.encode()))
             if self._doors.draining:
                 own.append((b"connection", b"close"))

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from isthmus.service.scoring import WIDE, Ask, one, room, wide, without_each
 from isthmus.service.settings import ServiceSettings
 from isthmus.types import Floats
 
+Done = TypeVar("Done")
 Layer = Literal["model", "cached", "popular"]
 #: Persons whose lists are made ready together in idle time, at most.
 IDLE: Final = 16
@@ -183,6 +184,10 @@ class Lister:
         history = live.heard(ask.domain, live.ask([ask.person(live)])).last(WIDE)
         asked = asyncio.get_running_loop().run_in_executor(self._pool, without_each, live, ask.domain, history, rows)
         return history, await asked
+
+    async def aside(self, work: Callable[[], Done]) -> Done:
+        """Return what ``work`` returns, done between two lists: what it uses is used by nobody meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _cheaper(self, ask: Ask) -> Listed:
         """Return an older list of the person, else the popular items; what is seen by now is left out."""

@@ -17,6 +17,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from isthmus.service.trend import Trend
+
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
@@ -50,6 +52,7 @@ class Monitor:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.trend = Trend()
         self._layers: dict[str, Counter] = {}
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
@@ -61,10 +64,12 @@ class Monitor:
             self._children[operation, status] = found
         found[0].inc()
         found[1].observe(seconds)
+        self.trend.request(operation, status, seconds)
 
     def events(self, outcome: str, n: int) -> None:
         """Count events."""
         self._events.labels(outcome).inc(n)
+        self.trend.events(outcome, n)
 
     def lists(self, layer: str, n: int = 1) -> None:
         """Count lists."""
@@ -72,6 +77,7 @@ class Monitor:
         if child is None:
             child = self._layers[layer] = self._lists.labels(layer)
         child.inc(n)
+        self.trend.lists(layer, n)
 
     def watch(self, gauges: Collector, version: str) -> None:
         """Report ``gauges``, and memory and files of the process, whenever asked."""

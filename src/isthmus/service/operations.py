@@ -20,6 +20,10 @@ class Operation:
         What a key needs; empty if no key is needed.
     open : bool
         Whether it is answered without a limit of number and rate.
+    page : bool
+        Whether it is a part of the console: a browser shows it.
+    look : bool
+        Whether it only looks at the service for the console: no traffic of clients.
     """
 
     name: str
@@ -27,6 +31,8 @@ class Operation:
     path: str
     scope: str
     open: bool = False
+    page: bool = False
+    look: bool = False
 
 
 OPERATIONS: Final = (
@@ -47,6 +53,15 @@ OPERATIONS: Final = (
     Operation("models", "GET", "/v1/models", "models"),
     Operation("models_activate", "POST", "/v1/models/{name}/activate", "models"),
     Operation("models_rollback", "POST", "/v1/models/rollback", "models"),
+    Operation("console", "GET", "/console", "", open=True, page=True),
+    Operation("console_file", "GET", "/console/{file}", "", open=True, page=True),
+    Operation("access", "GET", "/v1/access", ""),
+    Operation("overview", "GET", "/v1/overview", "metrics", look=True),
+    Operation("audit", "GET", "/v1/audit", "audit", look=True),
+    Operation("compare", "POST", "/v1/compare", "console", look=True),
+    Operation("items_find", "GET", "/v1/items", "items", look=True),
+    Operation("items_get", "GET", "/v1/items/{item}", "items", look=True),
+    Operation("models_report", "GET", "/v1/models/{name}/report", "models", look=True),
 )
 _EXACT: Final = {(one.method, one.path): one for one in OPERATIONS if "{" not in one.path}
 _OPEN_ENDED: Final = [one for one in OPERATIONS if "{" in one.path]

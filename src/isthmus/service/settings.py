@@ -45,6 +45,8 @@ class ServiceSettings(Settings):
         Requests a second and at once of one key; rate 0 means no limit.
     patrol : float
         Seconds between two checks of the audit log's chain.
+    console : bool
+        Whether ``/console`` is there.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +63,7 @@ class ServiceSettings(Settings):
     rate: float = Field(default=0.0, ge=0)
     burst: int = Field(default=20, ge=1)
     patrol: float = Field(default=60.0, gt=0)
+    console: bool = True
 
     @property
     def loopback(self) -> bool:

@@ -16,6 +16,7 @@ from isthmus.errors import DataError, IsthmusError, NotFoundError, StorageError,
 from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.events import EventLog
+from isthmus.service.exposure import Exposure
 from isthmus.service.items import TEXTS, Account
 from isthmus.service.lists import Lister
 from isthmus.service.live import Live, Version, clock
@@ -61,6 +62,7 @@ class Tenant:
         self.live.seq = self.log.seq
         self.loaded = clock()
         self.lister = Lister(lambda: self.live, settings)
+        self.exposure = Exposure()
         self._tail: list[Record] | None = None
         self._changing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None

@@ -18,7 +18,7 @@ from isthmus.service.events import connect
 
 FILE: Final = "system.db"
 #: What a key may be allowed to do.
-SCOPES: Final = ("recommend", "events", "items", "persons", "models", "metrics")
+SCOPES: Final = ("recommend", "events", "items", "persons", "models", "metrics", "console", "audit")
 #: Seconds after which a change of the keys by another process is seen.
 FRESH: Final = 0.5
 _SCHEMA: Final = """
@@ -192,7 +192,8 @@ class Vault:
             if number != place or linked != before or digest != _link(before, ts, tenant, actor, action, said):
                 raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
             before = str(digest)
-            found.append({"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))})
+            entry = {"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))}
+            found.append({**entry, "hash": before[:16]})
         last = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchall()
         if last and last[0][0] != len(found):
             raise InputError("the end of the audit log is missing", where=self.path)
