@@ -87,7 +87,7 @@ class Vault:
         self.path = folder / FILE
         self._db = connect(self.path)
         self._db.execute(_SCHEMA)
-        self._writing = threading.Lock()
+        self._book, self._booking = connect(self.path), threading.Lock()  # the audit log is used from other threads
         self._rows: dict[str, tuple[Key, bytes, str]] = {}
         self._seen, self._looked = -1, 0.0
         self._refresh()
@@ -167,15 +167,15 @@ class Vault:
     def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log; say nothing in it that names a person."""
         row = (int(time.time()), tenant, actor, action, json.dumps(said, sort_keys=True))
-        with self._writing:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._booking:
+            self._book.execute("BEGIN IMMEDIATE")
             try:
-                last = self._db.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
+                last = self._book.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
                 before = str(last[0][0]) if last else _START
-                self._db.execute(_NOTE, (*row, before, _link(before, *row)))
-                self._db.execute("COMMIT")
+                self._book.execute(_NOTE, (*row, before, _link(before, *row)))
+                self._book.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._book.execute("ROLLBACK")
                 raise
 
     def audit(self) -> list[dict[str, object]]:
@@ -187,20 +187,22 @@ class Vault:
             An entry was changed or is missing.
         """
         before, found = _START, []
-        rows = self._db.execute(_NOTES).fetchall()
+        with self._booking:
+            rows = self._book.execute(_NOTES).fetchall()
+            last = self._book.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchall()
         for place, (number, ts, tenant, actor, action, said, linked, digest) in enumerate(rows, start=1):
             if number != place or linked != before or digest != _link(before, ts, tenant, actor, action, said):
                 raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
             before = str(digest)
             entry = {"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))}
             found.append({**entry, "hash": before[:16]})
-        last = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchall()
         if last and last[0][0] != len(found):
             raise InputError("the end of the audit log is missing", where=self.path)
         return found
 
     def close(self) -> None:
         """Let go of the file."""
+        self._book.close()
         self._db.close()
 
     def _refresh(self) -> None:
