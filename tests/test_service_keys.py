@@ -34,6 +34,11 @@ CALLS: dict[str, tuple[str, object]] = {
     "items_delete": ("/v1/items/north:none", None),
     "persons_export": ("/v1/persons/north:none", None),
     "persons_erase": ("/v1/persons/north:none", None),
+    "consents": ("/v1/consents/north:none", None),
+    "consents_put": (
+        "/v1/consents/north:none",
+        {"consents": [{"from_platform": "north", "to_platform": "*", "allowed": True}]},
+    ),
     "models": ("/v1/models", None),
     "models_activate": ("/v1/models/none/activate", None),
     "models_rollback": ("/v1/models/rollback", None),

@@ -36,7 +36,7 @@ NOW = 1_800_000_000_000_000
 
 def live(*entries: Entry) -> Live:
     records = [Record(n, entry) for n, entry in enumerate(entries, start=1)]
-    return Live.build(recommender(), Version("m", "v"), [records], SECRET)
+    return Live.build(recommender(), Version("m", "v"), [records], SECRET, consent_required=False)
 
 
 def state(*entries: Entry) -> State:
@@ -228,7 +228,9 @@ def test_consents_of_the_model_hold() -> None:
         schema=base.content.people.consents.schema,
     )
     people = replace(base.content.people, consents=said)
-    strict = Live.build(Recommender(replace(base.content, people=people)), Version("m", "v"), [], SECRET)
+    strict = Live.build(
+        Recommender(replace(base.content, people=people)), Version("m", "v"), [], SECRET, consent_required=False
+    )
     person = strict.state.person(*both.select("platform", "user").row(0))
     heard = strict.heard("target", strict.ask([person, None]))
     assert {strict.state.platforms[row] for row in heard.items} == {"south"}

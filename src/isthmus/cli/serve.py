@@ -32,6 +32,9 @@ def serve_(
     deadline: Annotated[float, typer.Option(help="Seconds until a cheaper list is given.")] = 0.25,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one key; 0 for no limit.")] = 0.0,
     burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
+    consent: Annotated[
+        str, typer.Option(help="assumed: events serve lists of other platforms unless forbidden; required: if allowed.")
+    ] = "assumed",
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
     console: Annotated[bool, typer.Option("--console/--no-console", help="Show pages for people at /console.")] = True,
     as_json: Json = False,  # noqa: ARG001
@@ -46,7 +49,7 @@ def serve_(
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     from isthmus.config import parse
 
-    limits = {"deadline": deadline, "rate": rate, "burst": burst, "warm": warm}
+    limits = {"deadline": deadline, "rate": rate, "burst": burst, "warm": warm, "consent": consent}
     said = {"host": host, "port": port, **limits, "console": console}
     settings = parse(ServiceSettings, said, where="serve")
     folder = model.with_name(model.name + ".service") if data is None else data_folder(data)

@@ -95,3 +95,22 @@ class Lists:
     model_version: str
     data_version: int
     degraded: bool
+
+
+@dataclass(frozen=True)
+class Consent:
+    """Whether events of one platform may be used for lists on another; ``*`` is any other one."""
+
+    from_platform: str
+    to_platform: str
+    allowed: bool
+
+
+@dataclass(frozen=True)
+class Consents:
+    """What a person said, in the order in which it counts; what follows for every two platforms; the rule."""
+
+    said: tuple[Consent, ...]
+    uses: tuple[Consent, ...]
+    required: bool
+    data_version: int

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from isthmus.client.answers import Account, Event, Item, Listed, Lists, Place, Receipt
+from isthmus.client.answers import Account, Consent, Consents, Event, Item, Listed, Lists, Place, Receipt
 from isthmus.errors import IsthmusError
 
 Json = dict[str, object]
@@ -144,6 +144,15 @@ class Client:
         """Erase a person; return the receipt."""
         return self._ask("DELETE", f"/v1/persons/{quote(':'.join(account), safe='')}")
 
+    def consents(self, account: Account) -> Consents:
+        """Return what a person said about the use of events, and which use that leaves."""
+        return _consents(self._ask("GET", f"/v1/consents/{quote(':'.join(account), safe='')}"))
+
+    def consent(self, account: Account, said: Sequence[Consent]) -> Consents:
+        """Record what a person says; return what holds now, which every list keeps to."""
+        body: Json = {"consents": [asdict(one) for one in said]}
+        return _consents(self._ask("PUT", f"/v1/consents/{quote(':'.join(account), safe='')}", body))
+
     def activate(self, model: str) -> str:
         """Let another model answer; return its version."""
         return str(self._ask("POST", f"/v1/models/{quote(model, safe='')}/activate")["model_version"])
@@ -181,6 +190,14 @@ def _plain(said: Mapping[str, object]) -> Json:
     """Return what is said, without what is not; times as text."""
     kept = {name: value for name, value in said.items() if value is not None}
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in kept.items()}
+
+
+def _consents(said: Json) -> Consents:
+    told, uses = (
+        tuple(Consent(str(one["from_platform"]), str(one["to_platform"]), bool(one["allowed"])) for one in rows)
+        for rows in (cast("list[Json]", said["consents"]), cast("list[Json]", said["uses"]))
+    )
+    return Consents(told, uses, bool(said["required"]), _whole(said["data_version"]))
 
 
 def _whole(number: object) -> int:

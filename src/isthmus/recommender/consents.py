@@ -156,14 +156,7 @@ class Bans:
         platforms : sequence of str
             The ``Q`` platforms, in their order.
         """
-        numbered = consents.with_row_index("row")
-        named = accounts.select(person_number="person", person="name").unique()
-        keys = accounts.select("platform", "user", person_number="person")
-        found = [
-            numbered.filter(pl.col("person").is_not_null()).join(named, on="person"),
-            numbered.filter(pl.col("person").is_null()).join(keys, on=["platform", "user"]),
-        ]
-        said = pl.concat([part.select("row", "person_number", "allowed", *_PAIR) for part in found])
+        said = stated(consents, accounts)
         for column in _PAIR:
             said = said.join(_spelt(column, platforms), on=column)
         mixed = (pl.col("from_platform") == ANY) | (pl.col("to_platform") == ANY)
@@ -184,6 +177,26 @@ class Bans:
         known = self.persons[place] == persons if self.persons.size else np.zeros(persons.size, dtype=bool)
         found[known] = self.denied[place[known]]
         return found
+
+
+def stated(consents: pl.DataFrame, accounts: pl.DataFrame) -> pl.DataFrame:
+    """Return what was said by person: row, person_number, allowed, from_platform, to_platform; later rows win.
+
+    Parameters
+    ----------
+    consents : polars.DataFrame
+        As :data:`SCHEMA`; a row about an account is about its person.
+    accounts : polars.DataFrame
+        platform, user, person, name.
+    """
+    numbered = consents.with_row_index("row")
+    named = accounts.select(person_number="person", person="name").unique()
+    keys = accounts.select("platform", "user", person_number="person")
+    found = [
+        numbered.filter(pl.col("person").is_not_null()).join(named, on="person"),
+        numbered.filter(pl.col("person").is_null()).join(keys, on=["platform", "user"]),
+    ]
+    return pl.concat([part.select("row", "person_number", "allowed", *_PAIR) for part in found]).sort("row")
 
 
 def allowed_for(histories: Histories, denied: Cube, platform: Ints, places: Ints) -> Bools:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from isthmus.errors import InputError, NotFoundError
+from isthmus.recommender.consents import ANY
 from isthmus.service.answers import require_platforms, whence
 from isthmus.service.gate import Caller
 from isthmus.service.items import Account
@@ -116,6 +117,7 @@ def export(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
         "accounts": [{"platform": platform, "user": user} for platform, user in accounts],
         "events": [_told(record) for record in tenant.log.of(accounts)],
         "model_history": _learned(tenant, accounts),
+        "consents": consented(tenant, caller, accounts[0]),
     }
 
 
@@ -123,6 +125,30 @@ def _told(record: Record) -> dict[str, object]:
     entry = record.entry
     names = {"id": entry.id, "platform": entry.platform, "user": entry.user, "item": entry.item, "event": entry.event}
     return {**names, "value": entry.value, "ts": when(entry.ts)}
+
+
+def consented(tenant: Tenant, caller: Caller, account: Account) -> list[dict[str, object]]:
+    """Return what the person of an account said, as far as it is about platforms the key may ask for."""
+    live = tenant.live
+    person = live.state.person(*account)
+    told: list[dict[str, object]] = []
+    if person is None:
+        return told
+    mine = {*caller.platforms, ANY}
+    for start, end, allowed in live.uses.of_model(person):
+        if not caller.platforms or {start, end} & mine:
+            pair = {"from_platform": start, "to_platform": end}
+            told.append({**pair, "allowed": allowed, "account": None, "ts": None})
+    for one in live.state.consents.of(person):
+        if not caller.platforms or set(one.pair) & mine:
+            pair = {"from_platform": one.from_platform, "to_platform": one.to_platform}
+            by = (
+                {"platform": one.account[0], "user": one.account[1]}
+                if not caller.platforms or one.account[0] in mine
+                else None
+            )
+            told.append({**pair, "allowed": one.allowed, "account": by, "ts": when(one.ts)})
+    return told
 
 
 def when(ts: int) -> str:

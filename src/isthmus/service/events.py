@@ -21,7 +21,7 @@ import apsw
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
 from isthmus.log import logger
 from isthmus.service.problems import BusyError
-from isthmus.service.records import ERASE, EVENT, Entry, Kind, Receipt, Record, tombstone
+from isthmus.service.records import CONSENT, ERASE, EVENT, Entry, Kind, Receipt, Record, tombstone
 
 #: What is called with the outcome, from the writer's thread, in the order of the log.
 Done: TypeAlias = Callable[[Receipt | IsthmusError], None]
@@ -32,6 +32,7 @@ TOGETHER: Final = 2000
 _SELECT: Final = "SELECT seq, id, kind, platform, user, item, event, value, ts, body FROM records "
 _SOME: Final = _SELECT + "WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 _ONES: Final = _SELECT + "WHERE kind = 'event' AND platform = ? AND user = ?"
+_DELETE: Final = "DELETE FROM records WHERE kind = ? AND platform = ? AND user = ?"
 _ONE: Final = _SELECT + "WHERE id = ?"
 _INSERT: Final = """
 INSERT INTO records (id, kind, platform, user, item, event, value, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -247,10 +248,9 @@ class EventLog:
         """Take the events of the accounts in ``entry`` off the disk; return how many."""
         erased = 0
         for platform, user in json.loads(entry.body)["accounts"]:
-            self._db.execute(
-                "DELETE FROM records WHERE kind = ? AND platform = ? AND user = ?", (EVENT, platform, user)
-            )
+            self._db.execute(_DELETE, (EVENT, platform, user))
             erased += self._db.changes()
+            self._db.execute(_DELETE, (CONSENT, platform, user))
         self._unwiped = True
         return erased
 

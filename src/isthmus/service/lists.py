@@ -275,8 +275,11 @@ class Lister:
         live = self._live()
         stamps = [_stamp(live, person) for person in persons]
         edition, until = live.edition, live.shelf.changes(clock())
+        consents = [_said(live, person) for person in persons]
         tops = await loop.run_in_executor(self._pool, wide, live, domain, live.ask(persons))
-        for person, stamp, top in zip(persons, stamps, tops, strict=True):
+        for person, stamp, said, top in zip(persons, stamps, consents, tops, strict=True):
+            if said is not _said(live, person):
+                continue  # not even as an older list: it may hold what was forbidden since
             self._kept[person, domain] = Kept(live, edition, stamp, until, top)
             self._kept.move_to_end((person, domain))
         while len(self._kept) > self._settings.cache:
@@ -289,6 +292,10 @@ class Lister:
             self._cold.pop(person, None)
             for domain in self._live().domains:
                 self._kept.pop((person, domain), None)
+
+
+def _said(live: Live, person: int | None) -> object:
+    return None if person is None else live.state.consents.of(person)
 
 
 def _stamp(live: Live, person: int | None) -> int:

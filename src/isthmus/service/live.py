@@ -15,8 +15,9 @@ from isthmus.errors import ArtefactError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.model.base import Places
 from isthmus.recommender import Recommender
-from isthmus.recommender.consents import Bans, allowed_for
+from isthmus.recommender.consents import allowed_for
 from isthmus.recommender.serving import Scorer
+from isthmus.service.consents import Consents, Uses
 from isthmus.service.items import Account, Shelf, items_frame
 from isthmus.service.records import ITEM, REMOVE, Entry, Record
 from isthmus.service.state import State
@@ -118,16 +119,25 @@ class Live:
         self.shelf, self.state, self.added = shelf, state, added
         self.scorers = {domain: Scorer(target) for domain, target in shown.targets.items()}
         places = shown.features.places or Places.of(shown.items)
-        people = base.content.people
         self._platform: Ints = places.platform.astype(np.int64)
-        self._bans = Bans.of(people.consents, people.accounts, places.platforms)
+        self.uses = Uses(base.content.people, places.platforms, state.consents)
         self.seq = 0
         self.edition = 0
         self._popular: dict[str, tuple[Indices, Floats]] = {}
 
     @classmethod
-    def build(cls, base: Recommender, version: Version, records: Iterable[Sequence[Record]], secret: bytes) -> Live:
+    def build(
+        cls,
+        base: Recommender,
+        version: Version,
+        records: Iterable[Sequence[Record]],
+        secret: bytes,
+        *,
+        consent_required: bool,
+    ) -> Live:
         """Return the model at the end of ``records``: the log replayed from its beginning.
+
+        ``consent_required`` is the rule of :class:`~isthmus.service.consents.Consents`.
 
         Raises
         ------
@@ -136,6 +146,7 @@ class Live:
         """
         names = Shelf(base.items, set())
         state = State(base.content.people, dict(names.names), list(names.platforms), secret)
+        state.consents = Consents(required=consent_required)
         added: dict[Account, str] = {}
         removed: set[Account] = set()
         seq = 0
@@ -208,14 +219,12 @@ class Live:
         return Asked(numbers, self.state.batch(persons))
 
     def heard(self, domain: str, asked: Asked) -> Histories:
-        """Return the events that may be used for lists of ``domain``: all, but what a person forbade.
+        """Return the events that may be used for lists of ``domain``, as :class:`Uses` says.
 
         A list that spans platforms uses only what is allowed for all of them.
         """
-        if not self._bans.persons.size:
-            return asked.histories
-        denied = self._bans.of_persons(asked.persons)
-        if not denied.any():
+        denied = self.uses.denied(asked.persons)
+        if denied is None:
             return asked.histories
         codes = np.unique(self._platform[self.scorer(domain).items])
         return asked.histories.keep(allowed_for(asked.histories, denied, self._platform, codes))

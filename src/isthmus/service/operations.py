@@ -50,6 +50,8 @@ OPERATIONS: Final = (
     Operation("items_delete", "DELETE", "/v1/items/{item}", "items"),
     Operation("persons_export", "GET", "/v1/persons/{person}", "persons"),
     Operation("persons_erase", "DELETE", "/v1/persons/{person}", "persons"),
+    Operation("consents", "GET", "/v1/consents/{person}", "consents"),
+    Operation("consents_put", "PUT", "/v1/consents/{person}", "consents"),
     Operation("models", "GET", "/v1/models", "models"),
     Operation("models_activate", "POST", "/v1/models/{name}/activate", "models"),
     Operation("models_rollback", "POST", "/v1/models/rollback", "models"),

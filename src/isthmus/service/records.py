@@ -8,11 +8,12 @@ import json
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["event", "item", "remove", "erase"]
+Kind = Literal["event", "item", "remove", "erase", "consent"]
 EVENT: Final = "event"
 ITEM: Final = "item"
 REMOVE: Final = "remove"
 ERASE: Final = "erase"
+CONSENT: Final = "consent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Entry:
     id : str
         Unique in a tenant: a second entry with the same id is not written.
     kind : str
-        ``event``; ``item`` and ``remove`` (an item comes and goes); ``erase`` (a person goes).
+        ``event``; ``item`` and ``remove`` (an item comes and goes); ``erase`` (a person goes);
+        ``consent`` (a person says which use of events is allowed).
     platform, user, item : str
         Who and what; empty where it does not apply.
     event : str
@@ -34,7 +36,7 @@ class Entry:
     ts : int
         Microseconds since 1970, UTC.
     body : str
-        JSON: the item's texts.
+        JSON: the item's texts, what a consent says.
     """
 
     id: str
@@ -110,3 +112,8 @@ def content_id(*parts: object) -> str:
 def tombstone(secret: bytes, platform: str, user: str) -> str:
     """Return what stays of an erased account: a keyed hash, so that an older model's copy is not used again."""
     return hmac.new(secret, json.dumps([platform, user]).encode(), hashlib.sha256).hexdigest()
+
+
+def pseudonym(secret: bytes, platform: str, user: str) -> str:
+    """Return the name of an account in the audit log: without the key of the log nobody can tell whose it is."""
+    return hmac.new(secret, json.dumps(["audit", platform, user]).encode(), hashlib.sha256).hexdigest()[:16]

@@ -238,12 +238,23 @@ class Deed(_Body):
     ts: AwareDatetime
 
 
+class ConsentOut(_Body):
+    """Something a person said: to the service, or as the model knows it."""
+
+    from_platform: str
+    to_platform: str
+    allowed: bool
+    account: Account | None = Field(description="Who said it; null if the model knows it.")
+    ts: AwareDatetime | None
+
+
 class PersonOut(_Answer):
     """All that is known of a person on the platforms the key may ask for."""
 
     accounts: list[Account]
     events: list[Deed] = Field(description="Events of the log; they can be sent to /v1/events as they are.")
     model_history: list[Deed] = Field(description="What the model knows besides; it has no ids of its own.")
+    consents: list[ConsentOut] = Field(description="What was said about the use of events.")
 
 
 class ErasedOut(_Body):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,9 @@ class ServiceSettings(Settings):
         Seconds between two checks of the audit log's chain.
     console : bool
         Whether ``/console`` is there.
+    consent : str
+        ``assumed``: events of one platform serve lists of another unless the person forbade it; ``required``: only
+        where the person allowed it.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +67,7 @@ class ServiceSettings(Settings):
     burst: int = Field(default=20, ge=1)
     patrol: float = Field(default=60.0, gt=0)
     console: bool = True
+    consent: Literal["assumed", "required"] = "assumed"
 
     @property
     def loopback(self) -> bool:

@@ -16,7 +16,8 @@ import numpy as np
 
 from isthmus.data.sequences import Histories
 from isthmus.recommender.people import People
-from isthmus.service.records import ERASE, EVENT, Entry, tombstone
+from isthmus.service.consents import Consents, Said
+from isthmus.service.records import CONSENT, ERASE, EVENT, Entry, tombstone
 from isthmus.types import EVENT_WEIGHTS, EVENTS, Codes, Floats, Indices, Ints
 
 Account = tuple[str, str]
@@ -75,6 +76,7 @@ class State:
         self._waiting: dict[Account, list[Waiting]] = defaultdict(list)
         self._stamps: dict[int, int] = {}
         self._stones: dict[str, Account] | None = None
+        self.consents = Consents()
 
     def person(self, platform: str, user: str) -> int | None:
         """Return the person of an account, None for somebody never seen."""
@@ -95,20 +97,29 @@ class State:
         return sum(map(len, self._waiting.values()))
 
     def apply(self, entry: Entry) -> int | None:
-        """Take in an event or an erasure; return the person concerned, None where nothing changes."""
+        """Take in an event, a consent or an erasure; return the person concerned, None where nothing changes."""
         if entry.kind == EVENT:
             return self._event(entry)
+        if entry.kind == CONSENT:
+            person = self._known((entry.platform, entry.user))
+            self.consents.say(person, Said.of(entry))
+            self._stamps[person] = self._stamps.get(person, 0) + 1
+            return person
         if entry.kind == ERASE:
             self.forget(self._erased(json.loads(entry.body)))
         return None
 
-    def _event(self, entry: Entry) -> int | None:
-        account = (entry.platform, entry.user)
+    def _known(self, account: Account) -> int:
+        """Return the person of an account, who is new if it is."""
         person = self.accounts.get(account)
         if person is None:
             person = self.accounts[account] = self._next
             self.linked[person].append(account)
             self._next += 1
+        return person
+
+    def _event(self, entry: Entry) -> int | None:
+        person = self._known((entry.platform, entry.user))
         weight = EVENT_WEIGHTS[entry.event]
         if not weight:
             return person
@@ -147,6 +158,7 @@ class State:
             self.linked[person].remove(account)
             if not self.linked[person]:
                 del self.linked[person]
+            self.consents.forget(person, account)
             self._hidden.setdefault(person, set()).add(account[0])
             kept = [deed for deed in self._fresh.get(person, []) if self.platforms[deed.item] != account[0]]
             self._fresh[person] = kept
@@ -214,7 +226,7 @@ class State:
         whole = hashlib.sha256()
         for account in sorted(self.accounts):
             items, weights, ts, events = self._history(self.accounts[account])
-            said = [[*rows[item]] for item in items]
+            said = [[*rows[item]] for item in items] + self.consents.told(self.accounts[account])
             whole.update(json.dumps([account, said, ts.tolist(), weights.tolist(), events.tolist()]).encode())
         for item in sorted(self._waiting):
             waiting = sorted(deed[:2] for _, deed in self._waiting[item])

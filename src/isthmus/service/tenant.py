@@ -7,7 +7,7 @@ import gc
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from isthmus.service.lists import Lister
 from isthmus.service.live import Live, Version, clock
 from isthmus.service.models import Models, Pointer
 from isthmus.service.problems import ConflictError
-from isthmus.service.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
+from isthmus.service.records import CONSENT, ERASE, ITEM, REMOVE, Entry, Receipt, Record
 from isthmus.service.settings import ServiceSettings
 
 _FILE: Final = "{}.db"
@@ -52,10 +52,11 @@ class Tenant:
 
     def __init__(self, name: str, models: Models, folder: Path, settings: ServiceSettings) -> None:
         self.name, self.models = name, models
+        self.consent_required = settings.consent == "required"
         opened, version = models.first()
         self.log = EventLog(folder / _FILE.format(name), pending=settings.pending)
         try:
-            self.live = Live.build(opened, version, self.log.read(), self.log.secret)
+            self.live = self._built(opened, version, self.log.read())
         except BaseException:
             self.log.close()
             raise
@@ -68,6 +69,10 @@ class Tenant:
         self._reading: asyncio.Task[None] | None = None
         self._writing: dict[int, float] = {}
         self._failed = -SICK
+
+    def _built(self, base: Recommender, version: Version, records: Iterable[Sequence[Record]]) -> Live:
+        """Return a model with what ``records`` say."""
+        return Live.build(base, version, records, self.log.secret, consent_required=self.consent_required)
 
     def start(self) -> None:
         """Begin to score, and make ready to read texts: the first one would take seconds."""
@@ -135,6 +140,8 @@ class Tenant:
                 persons = [live.state.person(*account) for account in _accounts(entry)]
                 self.lister.forget([person for person in persons if person is not None])
             person = live.state.apply(entry)
+            if person is not None and entry.kind == CONSENT:
+                self.lister.forget([person])
             if person is not None:
                 grown[person] = None
             if entry.kind == REMOVE:
@@ -209,9 +216,19 @@ class Tenant:
             return True
 
     async def erase(self, accounts: Sequence[Account]) -> Receipt:
-        """Take all events of some accounts off the disk, and the accounts out of everybody's sight."""
+        """Take all events of some accounts off the disk, and the accounts out of everybody's sight.
+
+        What they said about the use of events goes on to hold for the person's other accounts.
+        """
         body = json.dumps({"accounts": [list(account) for account in accounts]})
-        return await self.write([Entry(uuid.uuid4().hex, ERASE, ts=clock(), body=body)])
+        entries = [Entry(uuid.uuid4().hex, ERASE, ts=clock(), body=body)]
+        state = self.live.state
+        person = state.person(*accounts[0])
+        if person is not None:
+            left = [account for account in state.linked[person] if account not in accounts]
+            said = [one for one in state.consents.of(person) if one.account in accounts]
+            entries += [one.entry(uuid.uuid4().hex, left[0]) for one in said if left]
+        return await self.write(entries)
 
     async def activate(self, pointer: Pointer) -> Version:
         """Load a model beside the one that answers, then let it answer; on any problem nothing changes."""
@@ -230,7 +247,7 @@ class Tenant:
         self._tail = []
         records = self.log.read(until=self.live.seq)
         try:
-            made = await asyncio.to_thread(Live.build, base, version, records, self.log.secret)
+            made = await asyncio.to_thread(self._built, base, version, records)
             for record in self._tail:
                 made.state.apply(record.entry)
             made.seq = self.live.seq

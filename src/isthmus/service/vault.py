@@ -18,7 +18,7 @@ from isthmus.service.events import connect
 
 FILE: Final = "system.db"
 #: What a key may be allowed to do.
-SCOPES: Final = ("recommend", "events", "items", "persons", "models", "metrics", "console", "audit")
+SCOPES: Final = ("recommend", "events", "items", "persons", "consents", "models", "metrics", "console", "audit")
 #: Seconds after which a change of the keys by another process is seen.
 FRESH: Final = 0.5
 _SCHEMA: Final = """

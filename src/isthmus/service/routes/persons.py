@@ -9,8 +9,10 @@ from starlette.responses import Response
 
 from isthmus.service import changes
 from isthmus.service.core import Service
+from isthmus.service.records import pseudonym
 from isthmus.service.routes.base import Bodies, answer, caller_of, says
 from isthmus.service.schemas import ErasedOut, PersonOut
+from isthmus.service.tenant import Tenant
 
 PersonName = Annotated[str, Path(description="PLATFORM:USER", examples=["shop:u17"], max_length=1024)]
 
@@ -26,7 +28,7 @@ def add(app: FastAPI, service: Service) -> None:
         """Return all that is known of a person."""
         tenant, caller = caller_of(service, request)
         told = changes.export(tenant, caller, person)
-        await service.note(tenant.name, caller.name, "person exported", {"request": caller.request})
+        await service.note(tenant.name, caller.name, "person exported", _whom(tenant, person, request=caller.request))
         return answer(told)
 
     @app.delete("/v1/persons/{person:path}", response_model=ErasedOut, tags=["persons"], responses=says(404, 422, 507))
@@ -34,5 +36,12 @@ def add(app: FastAPI, service: Service) -> None:
         """Erase a person: the events leave the disk, and no answer knows the person any more."""
         tenant, caller = caller_of(service, request)
         done = await changes.erase(tenant, caller, person)
-        await service.note(tenant.name, caller.name, "person erased", {"receipt": done["receipt"]})
+        await service.note(
+            tenant.name, caller.name, "person erased", _whom(tenant, person, receipt=str(done["receipt"]))
+        )
         return answer(done)
+
+
+def _whom(tenant: Tenant, person: str, **more: str) -> dict[str, object]:
+    """Return what the audit log says: whom it was about, under a keyed name."""
+    return {"person": pseudonym(tenant.log.secret, *changes.account_of(person)), **more}

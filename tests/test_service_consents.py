@@ -1,0 +1,274 @@
+"""Consents: what a person allows or forbids holds for every list at once, after restarts, and after part is erased."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.small_service import item, recommender, served, serving
+from tests.tiers import count
+
+from isthmus.client import Client, Consent
+from isthmus.service.core import Service
+from isthmus.service.vault import SCOPES, Vault
+
+Account = dict[str, str]
+PLATFORMS = ("north", "south")
+DOMAINS = {"source": "north", "target": "south"}
+SIDES = st.sampled_from((*PLATFORMS, "*"))
+
+
+def both(number: int = 0) -> dict[str, Account]:
+    """Return the accounts of a person who has one on each platform."""
+    people = recommender().content.people.accounts.filter(pl.len().over("person") == 2).sort("person")
+    rows = people.slice(2 * number, 2).select("platform", "user").rows()
+    return {platform: {"platform": platform, "user": user} for platform, user in rows}
+
+
+def path(who: Account) -> str:
+    return f"/v1/consents/{quote(who['platform'] + ':' + who['user'], safe='')}"
+
+
+def said(start: str, end: str, allowed: bool) -> dict[str, object]:
+    return {"consents": [{"from_platform": start, "to_platform": end, "allowed": allowed}]}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@dataclass
+class Oracle:
+    """What was said, kept simply: the last word on two platforms holds."""
+
+    required: bool
+    words: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    def say(self, start: str, end: str, allowed: bool) -> None:
+        self.words = [one for one in self.words if one[:2] != (start, end)] + [(start, end, allowed)]
+
+    def allows(self, start: str, end: str) -> bool:
+        answer = start == end or not self.required
+        for one_start, one_end, allowed in self.words:
+            if (
+                one_start in (start, "*")
+                and one_end in (end, "*")
+                and (start != end or (one_start, one_end) == (start, end))
+            ):
+                answer = allowed
+        return answer
+
+
+class Consenting(RuleBasedStateMachine):
+    """A person says this and that; no list, reason or explanation may use what is not allowed."""
+
+    required = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        vault = Vault(Path(self.folder.name))
+        self.every = bearer(vault.create(tenant="default", scopes=SCOPES)[1])
+        self.north = bearer(vault.create(tenant="default", scopes=SCOPES, platforms=["north"])[1])
+        vault.close()
+        self.loop = asyncio.Runner()
+        self.oracle = Oracle(self.required)
+        self.accounts = both()
+        self.open()
+
+    def open(self) -> None:
+        rule_of_tenant = "required" if self.required else "assumed"
+        self.serving = serving(Path(self.folder.name), consent=rule_of_tenant)
+        self.client, self.service = self.loop.run(self.serving.__aenter__())
+
+    def teardown(self) -> None:
+        self.loop.run(self.serving.__aexit__(None, None, None))
+        self.loop.close()
+        self.folder.cleanup()
+
+    def ask(self, method: str, where: str, body: object = None, key: dict[str, str] | None = None) -> httpx.Response:
+        return self.loop.run(self.client.request(method, where, json=body, headers=key or self.every))
+
+    @rule(platform=st.sampled_from(PLATFORMS), number=st.integers(0, 19))
+    def act(self, platform: str, number: int) -> None:
+        if platform in self.accounts:
+            domain = "source" if platform == "north" else "target"
+            deed = {**self.accounts[platform], "item": item(number, domain)["item"], "event": "purchase"}
+            assert self.ask("POST", "/v1/events", {"events": [deed]}).status_code == 202
+
+    @rule(by=st.sampled_from(PLATFORMS), start=SIDES, end=SIDES, allowed=st.booleans())
+    def consent(self, by: str, start: str, end: str, allowed: bool) -> None:
+        if by in self.accounts:
+            assert self.ask("PUT", path(self.accounts[by]), said(start, end, allowed)).status_code == 200
+            self.oracle.say(start, end, allowed)
+
+    @rule()
+    def restart(self) -> None:
+        before = self.service.tenant().live.state.digest()
+        self.loop.run(self.serving.__aexit__(None, None, None))
+        self.open()
+        assert self.service.tenant().live.state.digest() == before
+
+    @precondition(lambda self: len(self.accounts) == 2)
+    @rule()
+    def erase_north(self) -> None:
+        who = self.accounts.pop("north")
+        answer = self.ask("DELETE", f"/v1/persons/north:{quote(who['user'], safe='')}", key=self.north)
+        assert answer.json()["accounts"] == 1
+
+    @invariant()
+    def nothing_leaks(self) -> None:
+        live = self.service.tenant().live
+        who = self.accounts["south"]
+        person = live.state.person(**who)
+        whole = live.state.batch([person])
+        body = {"persons": [who], "k": 10, "reasons": 5, "scores": True}
+        lists = {one["domain"]: one for one in self.ask("POST", "/v1/recommend", body).json()["lists"]}
+        for domain, platform in DOMAINS.items():
+            allowed = {start for start in PLATFORMS if self.oracle.allows(start, platform)}
+            places = [live.shelf.platforms[row] in allowed for row in whole.items]
+            scores = live.scorer(domain).score(whole.keep(np.array(places, bool)))[0]
+            live.scorer(domain).seen(whole, scores[None])
+            told = lists[domain]["items"]
+            by_name = {live.shelf.ids[row]: score for row, score in zip(live.scorer(domain).items, scores, strict=True)}
+            assert [one["score"] for one in told] == pytest.approx([by_name[one["item"]] for one in told], abs=2e-4)
+            assert {why["platform"] for one in told for why in one["reasons"]} <= allowed
+            first = {"platform": told[0]["platform"], "item": told[0]["item"]}
+            why = self.ask("POST", "/v1/explain", {**who, "item": first}).json()
+            assert {one["platform"] for one in why["evidence"]} <= allowed
+
+    @invariant()
+    def told_as_said(self) -> None:
+        told = self.ask("GET", path(self.accounts["south"])).json()
+        uses = {(one["from_platform"], one["to_platform"]): one["allowed"] for one in told["uses"]}
+        assert uses == {pair: self.oracle.allows(*pair) for pair in (PLATFORMS, PLATFORMS[::-1])}
+
+
+class Forbidding(Consenting):
+    """The same where everything is allowed that nobody forbade."""
+
+    required = False
+
+
+RUNS = settings(
+    max_examples=count(4, 250),
+    stateful_step_count=count(10, 50),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
+TestRequired = Consenting.TestCase
+TestRequired.settings = RUNS
+TestForbidden = Forbidding.TestCase
+TestForbidden.settings = RUNS
+
+
+def test_a_list_that_was_being_made_is_not_kept_when_its_use_was_forbidden(tmp_path: Path) -> None:
+    who = both()["south"]
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        live, lister = service.tenant().live, service.tenant().lister
+        person = live.state.person(**who)
+        inside, asked = asyncio.Event(), {"persons": [who], "target": "target"}
+        loop, held = asyncio.get_running_loop(), live.scorer("target").score
+
+        def slow(histories: object) -> object:
+            loop.call_soon_threadsafe(inside.set)
+            asyncio.run_coroutine_threadsafe(said_it.wait(), loop).result(10)
+            return held(histories)  # type: ignore[arg-type]
+
+        said_it = asyncio.Event()
+        live.scorer("target").score = slow  # type: ignore[assignment,method-assign]
+        first = asyncio.create_task(client.post("/v1/recommend", json=asked))
+        await inside.wait()
+        done = await client.put(path(who), json=said("north", "*", False))
+        assert done.status_code == 200
+        said_it.set()
+        await first
+        del live.scorer("target").score
+        assert (person, "target") not in lister._kept
+        after = (await client.post("/v1/recommend", json={**asked, "reasons": 5})).json()["lists"][0]["items"]
+        assert {why["platform"] for one in after for why in one["reasons"]} == {"south"}
+
+    served(tmp_path, test)
+
+
+def test_a_key_of_a_platform_cannot_open_another_one_to_itself(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    south = bearer(vault.create(tenant="default", scopes=["consents", "persons"], platforms=["south"])[1])
+    every = bearer(vault.create(tenant="default", scopes=["consents", "persons"])[1])
+    vault.close()
+    who = both()
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        async def put(key: dict[str, str], start: str, end: str, allowed: bool, by: str = "south") -> int:
+            return (await client.put(path(who[by]), json=said(start, end, allowed), headers=key)).status_code
+
+        assert await put(south, "north", "south", True) == 403
+        assert await put(south, "*", "south", True) == 403
+        assert await put(south, "south", "north", True, by="north") == 403
+        assert await put(south, "south", "north", True) == 200
+        assert await put(south, "north", "south", False) == 200
+        assert await put(every, "north", "south", True, by="north") == 200
+        assert await put(every, "nort", "south", False) == 404, "a misspelt ban would protect nobody"
+        told = (await client.get(path(who["south"]), headers=south)).json()
+        assert [(one["from_platform"], one["allowed"]) for one in told["consents"]] == [
+            ("south", True),
+            ("north", True),
+        ]
+        assert [one["account"] for one in told["consents"]] == [who["south"], None], "not who said it elsewhere"
+        export = f"/v1/persons/{quote('south:' + who['south']['user'], safe='')}"
+        assert (await client.get(export, headers=every)).json()["consents"][1]["account"] == who["north"]
+        assert (await client.get(path(who["north"]), headers=south)).status_code == 403
+        log = service.vault.audit()
+        assert sum(one["action"] == "consents recorded" for one in log) == 3
+        assert not any(one["user"] in str(log) for one in who.values())
+
+    served(tmp_path, test)
+
+
+def test_the_erased_said_nothing_and_somebody_new_may_say_something_first(tmp_path: Path) -> None:
+    new = {"platform": "north", "user": "新 / 1"}
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        assert (await client.get(path(new))).status_code == 404
+        first = (await client.put(path(new), json=said("north", "south", True))).json()
+        assert first["uses"][0] == {"from_platform": "north", "to_platform": "south", "allowed": True}
+        assert (await client.get(path(new))).json()["consents"] == first["consents"]
+        assert (await client.delete(f"/v1/persons/{quote('north:新 / 1', safe='')}")).json()["accounts"] == 1
+        assert (await client.get(path(new))).status_code == 404
+        kinds = [one.entry.kind for some in service.tenant().log.read() for one in some]
+        assert kinds == ["erase"], "nothing is left of what was said"
+        again = (await client.put(path(new), json=said("south", "north", True))).json()
+        assert len(again["consents"]) == 1
+
+    served(tmp_path, test, consent="required")
+
+
+def test_the_client_speaks_for_a_person(tmp_path: Path) -> None:
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        def typed() -> None:
+            answers = iter(recorded)
+            transport = httpx.MockTransport(lambda _: next(answers))
+            with Client("http://x", transport=transport) as mine:
+                done = mine.consent(("north", "a/b"), [Consent("north", "*", False)])
+                assert done.said == (Consent("north", "*", False),)
+                assert Consent("north", "south", False) in done.uses
+                assert mine.consents(("north", "a/b")) == done
+
+        who = {"platform": "north", "user": "a/b"}
+        put = await client.put(path(who), json=said("north", "*", False))
+        recorded = [httpx.Response(200, content=one.content) for one in (put, await client.get(path(who)))]
+        await asyncio.to_thread(typed)
+
+    served(tmp_path, test)
