@@ -26,7 +26,7 @@ def create_(
     scope: Annotated[
         list[str],
         typer.Option(
-            help="recommend, events, items, persons, consents, models, metrics, console, audit; several times for several."
+            help="recommend, events, items, persons, consents, models, metrics, console or audit; several times."
         ),
     ],
     tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose data it opens.")] = "default",
