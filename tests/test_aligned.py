@@ -15,7 +15,7 @@ from isthmus.errors import InputError
 from isthmus.model.aligned import Aligned, align, behaviour, wishes
 from isthmus.model.base import DAY, Features, TrainingData
 from isthmus.model.content import TfidfContent
-from isthmus.model.fresh import Exploration, Launch, launches
+from isthmus.model.fresh import Exploration, Launch, expected, launches
 from isthmus.model.space import ContentSpace
 
 #: Items of four kinds of ten; kinds 0 and 1 are met together, kinds 2 and 3 too. The last of each kind is new.
@@ -150,6 +150,20 @@ def test_the_bonus_fades_with_every_time_shown() -> None:
         np.zeros((1, 3), np.float32), np.array([True, True, False]), np.array([0, 10, 99])
     )
     assert lifted.tolist() == [[2.0, 1.0, 0.0]]
-    for wrong in ({"cap": -1}, {"bonus": -0.1}, {"half": 0.0}):
+    for wrong in ({"cap": -1}, {"bonus": -0.1}, {"half": 0.0}, {"prior": -1.0}):
         with pytest.raises(InputError, match="exploration"):
             Exploration(**wrong)  # type: ignore[arg-type]
+
+
+def test_new_items_that_may_become_popular_are_tried_first() -> None:
+    launch = Launch({"days": 20.0, "l2": 0.1}).fit(launched())
+    new = np.zeros(123, dtype=bool)
+    new[121:] = True
+    hopes = expected([launch], new)
+    assert hopes[121] == pytest.approx(1)
+    assert hopes[122] == pytest.approx(-1)
+    assert not hopes[:121].any()
+    assert not expected([], new).any()
+    lifted = Exploration(cap=1, prior=0.5).apply(np.zeros((1, 123), np.float32), new, expected=hopes)
+    assert lifted[0, 121] == pytest.approx(0.5)
+    assert lifted[0, 122] == -np.inf, "the cap keeps the one of which more is expected"

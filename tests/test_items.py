@@ -99,6 +99,27 @@ def test_lists_explore_as_far_as_the_cap_lets_them(model: Path) -> None:
     assert share(explore=Exploration(bonus=50.0), shown=seen) == share()
 
 
+def test_recommend_gives_new_items_their_share_of_a_list(model: Path, tmp_path: Path) -> None:
+    Recommender.open(model).add_items(some(model, 8)).save(tmp_path / "M2")
+    new = list_items(Recommender.open(tmp_path / "M2").content, new=True)
+
+    def most(*options: str) -> int:
+        called("recommend", str(tmp_path / "M2"), "--out", str(tmp_path / "lists.csv"), *options)
+        lists = pl.read_csv(tmp_path / "lists.csv").filter(pl.col("item").is_in(new["item"].implode()))
+        (tmp_path / "lists.csv").unlink()
+        return int(lists.group_by("platform", "user").len()["len"].max() or 0)  # type: ignore[arg-type, call-overload]
+
+    assert most("--explore", "0.3", "--explore-bonus", "50") == 3
+    assert most("--explore", "0") == 0
+    new.select("platform", "item").with_columns(shown=pl.lit(10_000)).write_csv(tmp_path / "shown.csv")
+    loud = ("--explore", "1", "--explore-bonus", "50")
+    assert most(*loud, "--shown", str(tmp_path / "shown.csv")) < most(*loud)
+    for wrong in (("--shown", str(tmp_path / "shown.csv")), ("--explore", "1.5")):
+        result = CliRunner().invoke(app, ["recommend", str(model), "--out", str(tmp_path / "x.csv"), *wrong])
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+
+
 def test_exposures_are_counted_by_item(model: Path) -> None:
     items = Recommender.open(model).items
     first = items.head(1).select("platform", "item")
@@ -118,7 +139,7 @@ def test_the_page_runs(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     docs = Path(__file__).parents[1] / "docs"
     page = (docs / "new-items.md").read_text("utf-8")
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for line in commands:
         called(*line.split()[1:])
     blocks = re.findall(r"```python\n(.*?)```", page + (docs / "index.md").read_text("utf-8"), re.DOTALL)

@@ -56,6 +56,22 @@ Consents = Annotated[
 Calibrate = Annotated[
     float, typer.Option(metavar="WEIGHT", min=0, max=1, help="How much a list keeps to the person's shares of themes.")
 ]
+Explore = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="New items get up to this share of each list, and a bonus; 0 for none at all.",
+    ),
+]
+Bonus = Annotated[
+    float, typer.Option("--explore-bonus", min=0, help="That bonus, in standard deviations of a method's scores.")
+]
+Shown = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="How often items were shown (platform, item, shown): the bonus fades with it."),
+]
 
 
 @app.command("recommend")
@@ -74,6 +90,9 @@ def recommend_(
     met_elsewhere: MetElsewhere = False,
     consents: Consents = None,
     calibrate: Calibrate = 0.0,
+    explore: Explore = None,
+    explore_bonus: Bonus = 0.5,
+    shown: Shown = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -83,7 +102,8 @@ def recommend_(
     they are.
     """
     from isthmus.cli import persons
-    from isthmus.pipeline.frames import check_lists_path, read_consents, read_events, read_items, read_users
+    from isthmus.model.fresh import Exploration
+    from isthmus.pipeline.frames import check_lists_path, read_consents, read_events, read_items, read_shown, read_users
     from isthmus.recommender import Recommender
     from isthmus.recommender.listing import Rules
 
@@ -92,17 +112,21 @@ def recommend_(
         raise InputError("no place for the lists", fix="give --out FILE, or name one person with --person or --account")
     if users is not None and alone:
         raise InputError("--users and one person are both given", fix="give one of them")
+    if shown is not None and explore is None:
+        raise InputError("--shown without exploring", where="--shown", fix="add --explore SHARE")
     if out is not None:
         check_lists_path(out)
     asked = None if users is None else read_users(users, more=True)
     since = None if events is None else read_events(events)
     added = None if items is None else read_items(items)
     said = None if consents is None else read_consents(consents)
+    how = None if explore is None else Exploration.of_share(explore, k, bonus=explore_bonus)
+    times = None if shown is None else read_shown(shown)
     opened = Recommender.open(model)
     if added is not None:
         opened = opened.add_items(added)
     pairs = persons.pairs_of(works or ("auto" if alone else "none"), opened)
-    rules = Rules(alone, pairs, met_elsewhere, said, calibrate)
+    rules = Rules(alone, pairs, met_elsewhere, said, calibrate, how, times)
     ask = persons.Ask(k, target, rules, since, exclude_seen)
     if out is None or alone:
         persons.show_person(opened, ask, (person, account), out)

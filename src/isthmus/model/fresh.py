@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import InputError
 from isthmus.evaluate.ranks import top_k
 from isthmus.model.base import DAY, Doubles, Features, Method, Settings, State, TrainingData
+from isthmus.model.blend import standardise
 from isthmus.model.space import ContentSpace
 from isthmus.types import Bools, Floats, Indices, Ints
 
@@ -77,6 +79,26 @@ def launches(data: TrainingData, days: float) -> tuple[Ints, Doubles]:
     return met, np.log1p(every[met])
 
 
+def expected(methods: Sequence[Method], new: Bools) -> Floats:
+    """Return how popular each new item can be expected to become, (T,): mean 0 and deviation 1 over the new ones.
+
+    What :class:`Launch` learned of the first days of earlier items of their kind; zeros where it takes no part, and for
+    items that are not new.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+        Those of a target.
+    new : bool array (T,)
+        Which items are new.
+    """
+    found = np.zeros(new.size, np.float32)
+    launch = next((method for method in methods if isinstance(method, Launch)), None)
+    if launch is not None and new.any():
+        found[new] = standardise(launch.expected[None, new].astype(np.float32))[0]
+    return found
+
+
 @dataclass(frozen=True)
 class Exploration:
     """How lists try out new items.
@@ -89,6 +111,8 @@ class Exploration:
         Added to the score of a new item that nobody was shown yet, in standard deviations of a method's scores.
     half : float
         Times shown after which the bonus is half.
+    prior : float
+        Weight of how popular a new item can be expected to become (:func:`expected`), in the same unit.
 
     Examples
     --------
@@ -99,20 +123,44 @@ class Exploration:
     cap: int | None = None
     bonus: float = 0.0
     half: float = 50.0
+    prior: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if (self.cap is not None and self.cap < 0) or self.bonus < 0 or self.half <= 0:
+        if (self.cap is not None and self.cap < 0) or min(self.bonus, self.prior) < 0 or self.half <= 0:
             raise InputError(
-                f"exploration with cap {self.cap}, bonus {self.bonus}, half {self.half}",
-                fix="take a cap and a bonus of at least 0, and half above 0",
+                f"exploration with cap {self.cap}, bonus {self.bonus}, half {self.half}, prior {self.prior}",
+                fix="take a cap, a bonus and a prior of at least 0, and half above 0",
             )
+
+    @classmethod
+    def of_share(cls, share: float, k: int, *, bonus: float = 0.5) -> Exploration:
+        """Return the exploration that gives new items up to ``share`` of the ``k`` places of a list, at least one.
+
+        Bonus and prior are alike: a new item expected to be as popular as new items are on average gets the bonus, one
+        that stands a standard deviation above them twice that.
+
+        Raises
+        ------
+        InputError
+            A share outside 0 to 1.
+
+        Examples
+        --------
+        >>> Exploration.of_share(0.25, 10).cap, Exploration.of_share(0.01, 10).cap, Exploration.of_share(0, 10).cap
+        (2, 1, 0)
+        """
+        if not 0 <= share <= 1:
+            raise InputError(f"share {share} of the places of a list", fix="give a number from 0 to 1")
+        return cls(max(int(share * k + 1e-9), int(share > 0)), bonus, prior=bonus)
 
     def bonuses(self, exposures: Ints) -> Doubles:
         """Return what is added to the score of items shown so many times."""
         return np.asarray(self.bonus * 0.5 ** (exposures / self.half), dtype=np.float64)
 
-    def apply(self, scores: Floats, new: Bools, exposures: Ints | None = None) -> Floats:
+    def apply(
+        self, scores: Floats, new: Bools, exposures: Ints | None = None, expected: Floats | None = None
+    ) -> Floats:
         """Return the scores (B, T) with the bonus on new items, all but the best ``cap`` new ones of each row excluded.
 
         Parameters
@@ -123,11 +171,15 @@ class Exploration:
             Which items are new.
         exposures : int64 array (T,), optional
             How often each item was shown since it came; never by default.
+        expected : float32 array (T,), optional
+            How popular each new item can be expected to become (:func:`expected`); all alike by default.
         """
         columns = np.flatnonzero(new)
         shown = np.zeros(new.size, np.int64) if exposures is None else exposures
         lifted = scores.copy()
         lifted[:, columns] += self.bonuses(shown[columns]).astype(np.float32)
+        if self.prior and expected is not None:
+            lifted[:, columns] += np.float32(self.prior) * expected[columns]
         if self.cap is None or self.cap >= columns.size:
             return lifted
         part = lifted[:, columns]

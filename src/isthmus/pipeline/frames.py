@@ -44,6 +44,22 @@ def read_answers(path: Path) -> pl.DataFrame:
     return frame.select("platform", "item", answer).filter(pl.col("answer").fill_null("") != "")
 
 
+def read_shown(path: Path) -> pl.DataFrame:
+    """Return how often items were shown, from ``path``: platform, item, shown.
+
+    Raises
+    ------
+    DataError
+        A column is lacking, or a number is none or below 0.
+    """
+    frame = _as_text(path, ("platform", "item"))
+    _need(path, frame, ("platform", "item", "shown"))
+    shown = frame.select("platform", "item", shown=pl.col("shown").cast(pl.Int64, strict=False))
+    if shown.filter(pl.col("shown").is_null() | (pl.col("shown") < 0)).height:
+        raise DataError("a number of times shown is none", where=f"{path}: shown", fix="give whole numbers from 0")
+    return shown
+
+
 def read_items(path: Path) -> pl.DataFrame:
     """Return the new items in ``path``: platform, item, domain and, where given, title, text, categories, attributes.
 

@@ -178,8 +178,8 @@ class Recommender:
             What happened since: columns platform, user, item and, optional, event and ts. Newer than all that is
             known, in the order given; of persons known or new. Nothing is learned again.
         rules : Rules, optional
-            Consents, one edition of a work, lists by platform, calibration. What people forbade in the model's
-            consents holds in any case.
+            Consents, one edition of a work, lists by platform, calibration, exploring. What people forbade in the
+            model's consents holds in any case.
 
         Returns
         -------

@@ -15,7 +15,7 @@ from isthmus.errors import InputError
 from isthmus.evaluate.ranks import top_k
 from isthmus.log import progress
 from isthmus.model.base import Doubles, Places
-from isthmus.model.fresh import Exploration
+from isthmus.model.fresh import Exploration, expected
 from isthmus.recommender.calibration import calibrated
 from isthmus.recommender.consents import Bans, Cube, allowed_for, conform_consents, with_consents
 from isthmus.recommender.items import exposures
@@ -168,11 +168,12 @@ class Lister:
         plain = self.works is None and not self.rules.calibrate
         wanted = self.k if plain else max(DEEPER * self.k, DEEP)
         found = []
+        hopes = None if self.rules.explore is None else expected(target.methods, target.new)
         for shelf in (shelf for shelf in self.shelves if shelf.domain == domain):
             own = scores if shelf.columns.size == scores.shape[1] else scores[:, shelf.columns]
-            if self.rules.explore is not None:
+            if self.rules.explore is not None and hopes is not None:
                 new, times = target.new[shelf.columns], self.exposures[target.items[shelf.columns]]
-                own = self.rules.explore.apply(np.ascontiguousarray(own), new, times)
+                own = self.rules.explore.apply(np.ascontiguousarray(own), new, times, hopes[shelf.columns])
             top = top_k(own, min(wanted, shelf.columns.size))
             best = np.where(top >= 0, np.take_along_axis(own, np.maximum(top, 0), axis=1), -np.inf).astype(np.float32)
             items = np.where(top >= 0, target.items[shelf.columns[np.maximum(top, 0)]], -1).astype(np.int32)
