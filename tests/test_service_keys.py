@@ -22,6 +22,7 @@ SOUTH = {"platform": "south", "user": account(0, "south")["user"]}
 CALLS: dict[str, tuple[str, object]] = {
     "livez": ("/livez", None),
     "readyz": ("/readyz", None),
+    "drift": ("/v1/drift", None),
     "v2_live": ("/v2/health/live", None),
     "v2_ready": ("/v2/health/ready", None),
     "metrics": ("/metrics", None),

@@ -60,6 +60,7 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
     for ask, listed in zip(asks, answered, strict=True):
         monitor.lists(listed.layer)
         tenant.exposure.note(listed.top)
+        tenant.observer.listed(ask.account, listed.layer, listed.top)
         degraded |= listed.layer != "model"
         reasons = await _reasons(tenant, caller, ask, listed.top, asked.reasons) if asked.reasons else None
         parts.append(_list(ask, listed, asked.scores, reasons))

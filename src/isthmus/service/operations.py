@@ -41,6 +41,7 @@ OPERATIONS: Final = (
     Operation("v2_live", "GET", "/v2/health/live", "", open=True),
     Operation("v2_ready", "GET", "/v2/health/ready", "", open=True),
     Operation("metrics", "GET", "/metrics", "metrics", open=True),
+    Operation("drift", "GET", "/v1/drift", "metrics", look=True),
     Operation("openapi", "GET", "/openapi.json", ""),
     Operation("events", "POST", "/v1/events", "events"),
     Operation("recommend", "POST", "/v1/recommend", "recommend"),

@@ -45,6 +45,8 @@ class ServiceSettings(Settings):
         Requests a second and at once of one key; rate 0 means no limit.
     patrol : float
         Seconds between two checks of the audit log's chain.
+    drift_seconds : float
+        Seconds that a window of events or lists is open at least before it is judged for drift.
     console : bool
         Whether ``/console`` is there.
     consent : str
@@ -66,6 +68,7 @@ class ServiceSettings(Settings):
     rate: float = Field(default=0.0, ge=0)
     burst: int = Field(default=20, ge=1)
     patrol: float = Field(default=60.0, gt=0)
+    drift_seconds: float = Field(default=3600.0, ge=0)
     console: bool = True
     consent: Literal["assumed", "required"] = "assumed"
 

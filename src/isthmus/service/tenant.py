@@ -24,8 +24,11 @@ from isthmus.service.models import Models, Pointer
 from isthmus.service.problems import ConflictError
 from isthmus.service.records import CONSENT, ERASE, ITEM, REMOVE, Entry, Receipt, Record
 from isthmus.service.settings import ServiceSettings
+from isthmus.service.watch.observer import Observer
+from isthmus.service.watch.reference import Reference
 
 _FILE: Final = "{}.db"
+_DRIFT: Final = "{}.drift.json"
 #: Seconds for which a failed write makes the service not ready, unless one succeeds.
 SICK: Final = 10.0
 
@@ -64,6 +67,8 @@ class Tenant:
         self.loaded = clock()
         self.lister = Lister(lambda: self.live, settings)
         self.exposure = Exposure()
+        reference = Reference.of(opened, version.digest)
+        self.observer = Observer(self.live, reference, folder / _DRIFT.format(name), settings.drift_seconds)
         self._tail: list[Record] | None = None
         self._changing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
@@ -136,6 +141,7 @@ class Tenant:
         grown: dict[int, None] = {}
         for record in receipt.records:
             entry = record.entry
+            self.observer.event(entry)
             if entry.kind == ERASE:
                 persons = [live.state.person(*account) for account in _accounts(entry)]
                 self.lister.forget([person for person in persons if person is not None])
@@ -185,6 +191,8 @@ class Tenant:
                 longer.adopt(live)
                 self.live = longer
                 self.lister.replaced()
+                self.observer.grown(longer)
+                self.observer.items(fresh)
             for name in back:
                 self.live.show(name, shown=True)
             return len(wanted), len(bodies) - len(wanted)
@@ -248,6 +256,9 @@ class Tenant:
         records = self.log.read(until=self.live.seq)
         try:
             made = await asyncio.to_thread(self._built, base, version, records)
+            reference = None
+            if version != self.live.version:
+                reference = await asyncio.to_thread(Reference.of, base, version.digest)
             for record in self._tail:
                 made.state.apply(record.entry)
             made.seq = self.live.seq
@@ -255,6 +266,10 @@ class Tenant:
             self._tail = None
         self.live, self.loaded = made, clock()
         self.lister.replaced()
+        if reference is None:
+            self.observer.grown(made)
+        else:
+            self.observer.replaced(made, reference)
         gc.freeze()
 
 

@@ -79,7 +79,22 @@ class Gauges:
             for label, tenant in tenants.items():
                 family.add_metric([label], read(tenant))
             yield family
+        yield from self._drift()
         models = GaugeMetricFamily("isthmus_model", "The model that answers: 1.", labels=["tenant", "model", "version"])
         for label, tenant in tenants.items():
             models.add_metric([label, tenant.live.version.name, tenant.live.version.digest], 1.0)
         yield models
+
+    def _drift(self) -> Iterator[Metric]:
+        """Yield what the newest windows said."""
+        labels = ["tenant", "of"]
+        psi = GaugeMetricFamily("isthmus_drift_psi", "Distance of the newest window from the reference.", labels=labels)
+        evidence = GaugeMetricFamily("isthmus_drift_evidence", "Power of ten of the evidence.", labels=labels)
+        alarm = GaugeMetricFamily("isthmus_drift_alarm", "Whether both are too large: 1 or 0.", labels=labels)
+        for label, tenant in self._service.tenants.items():
+            for name, feature in tenant.observer.features.items():
+                found = feature.finding
+                psi.add_metric([label, name], found.psi)
+                evidence.add_metric([label, name], found.evidence)
+                alarm.add_metric([label, name], float(found.alarm))
+        yield from (psi, evidence, alarm)
