@@ -35,6 +35,13 @@ def serve_(
     consent: Annotated[
         str, typer.Option(help="assumed: events serve lists of other platforms unless forbidden; required: if allowed.")
     ] = "assumed",
+    issuer: Annotated[
+        str, typer.Option(metavar="URL", help="Take tokens of this OpenID Connect issuer beside keys.")
+    ] = "",
+    audience: Annotated[str, typer.Option(metavar="NAME", help="Whom its tokens must be for.")] = "",
+    jwks: Annotated[str, typer.Option(metavar="FILE|URL", help="Its keys; default: where the issuer says.")] = "",
+    tenant_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that names the tenant.")] = "",
+    platforms_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that binds to platforms.")] = "",
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
     console: Annotated[bool, typer.Option("--console/--no-console", help="Show pages for people at /console.")] = True,
     as_json: Json = False,  # noqa: ARG001
@@ -50,7 +57,11 @@ def serve_(
     from isthmus.config import parse
 
     limits = {"deadline": deadline, "rate": rate, "burst": burst, "warm": warm, "consent": consent}
-    said = {"host": host, "port": port, **limits, "console": console}
+    if (audience or jwks or tenant_claim or platforms_claim) and not issuer:
+        raise InputError("whose tokens are meant is not said", where="--audience", fix="give --issuer too")
+    claims = {"tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
+    tokens = {"issuer": issuer, "audience": audience, "jwks": jwks, **claims}
+    said = {"host": host, "port": port, **limits, "console": console, "tokens": tokens if issuer else None}
     settings = parse(ServiceSettings, said, where="serve")
     folder = model.with_name(model.name + ".service") if data is None else data_folder(data)
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}

@@ -83,7 +83,9 @@ class Service:
         vault = Vault(places.data)
         tenants: dict[str, Tenant] = {}
         try:
-            if not settings.loopback and not any(key.revoked is None for key in vault.known()):
+            if settings.tokens is not None:
+                vault.trust(settings.tokens)
+            if not settings.loopback and not vault.tokens and not any(key.revoked is None for key in vault.known()):
                 fix = "make one with: isthmus keys create --data " + str(places.data)
                 raise InputError(f"others can reach {settings.host}, and there is no key", where="--host", fix=fix)
             for name, given in places.models.items():

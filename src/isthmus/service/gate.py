@@ -180,6 +180,8 @@ class Gate:
         guard.doors.inside += 1
         try:
             guarded = _Body(receive, headers, guard.settings)
+            if guard.vault.tokens is not None and operation is not None and operation.scope:
+                await guard.vault.tokens.prepare(token_of(headers))
             scope["caller"] = guard.admit(operation, headers, request)
             await self.app(scope, guarded.receive, pipe.send)
         except IsthmusError as error:

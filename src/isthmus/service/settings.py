@@ -16,6 +16,37 @@ _SCHEME: Final = "sqlite:///"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
+class TokenSettings(Settings):
+    """Whose tokens are taken, and what they say.
+
+    Parameters
+    ----------
+    issuer, audience : str
+        As in the claims ``iss`` and ``aud``.
+    jwks : str
+        File or address of the issuer's keys; the issuer is asked for it if empty.
+    tenant_claim : str
+        Claim with the tenant's name; if empty every token is one of the default tenant.
+    platforms_claim : str
+        Claim with the platforms the token is bound to; if empty none is bound.
+    leeway : float
+        Seconds by which clocks may differ.
+    fresh : float
+        Seconds after which the keys are read again.
+    pause : float
+        Seconds between two readings, at least.
+    """
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    jwks: str = ""
+    tenant_claim: str = ""
+    platforms_claim: str = ""
+    leeway: float = Field(default=30.0, ge=0, le=300)
+    fresh: float = Field(default=3600.0, gt=0)
+    pause: float = Field(default=10.0, ge=0)
+
+
 class ServiceSettings(Settings):
     """Address and limits of a service.
 
@@ -52,6 +83,8 @@ class ServiceSettings(Settings):
     consent : str
         ``assumed``: events of one platform serve lists of another unless the person forbade it; ``required``: only
         where the person allowed it.
+    tokens : TokenSettings, optional
+        Whose tokens are taken beside keys.
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +103,7 @@ class ServiceSettings(Settings):
     patrol: float = Field(default=60.0, gt=0)
     drift_seconds: float = Field(default=3600.0, ge=0)
     console: bool = True
+    tokens: TokenSettings | None = None
     consent: Literal["assumed", "required"] = "assumed"
 
     @property

@@ -11,10 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import InputError, NotFoundError, nearest
 from isthmus.service.events import connect
+
+if TYPE_CHECKING:
+    from isthmus.service.settings import TokenSettings
+    from isthmus.service.tokens import Tokens
 
 FILE: Final = "system.db"
 #: What a key may be allowed to do.
@@ -28,7 +32,9 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS audit (
   number INTEGER PRIMARY KEY AUTOINCREMENT, ts INTEGER NOT NULL, tenant TEXT NOT NULL, actor TEXT NOT NULL,
   action TEXT NOT NULL, said TEXT NOT NULL, before TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_NAMES: Final = "INSERT OR IGNORE INTO secrets VALUES ('names', ?)"
 _KEYS: Final = """
 SELECT prefix, salt, hash, tenant, scopes, platforms, label, created, expires, revoked FROM keys
 """
@@ -91,6 +97,7 @@ class Vault:
         self._rows: dict[str, tuple[Key, bytes, str]] = {}
         self._seen, self._looked = -1, 0.0
         self._refresh()
+        self.tokens: Tokens | None = None
 
     def create(
         self,
@@ -124,6 +131,14 @@ class Vault:
         self.note(tenant, "command line", "key created", {"prefix": prefix, "scopes": list(scopes)})
         return key, f"isk_{prefix}_{secret}"
 
+    def trust(self, settings: TokenSettings) -> None:
+        """Take tokens of an issuer beside keys."""
+        from isthmus.service.tokens import Tokens  # signatures take a while to import; keys do not need them
+
+        self._db.execute(_NAMES, (secrets.token_hex(32),))
+        secret = self._db.execute("SELECT value FROM secrets WHERE name = 'names'").fetchall()[0][0]
+        self.tokens = Tokens(settings, bytes.fromhex(str(secret)), SCOPES)
+
     def known(self) -> list[Key]:
         """Return all keys, also those revoked, oldest first."""
         self._refresh()
@@ -146,6 +161,8 @@ class Vault:
 
     def find(self, token: str) -> Key | None:
         """Return the key of a text, None if it opens nothing; an unknown one takes as long as a wrong one."""
+        if self.tokens is not None and token.count(".") == 2:
+            return self.tokens.find(token)
         now = time.monotonic()
         if now > self._looked + FRESH:
             self._looked = now
@@ -161,8 +178,8 @@ class Vault:
 
     @property
     def locked(self) -> bool:
-        """Whether a key is needed: one was ever made."""
-        return bool(self._rows)
+        """Whether a key or a token is needed: a key was ever made, or tokens of an issuer are taken."""
+        return bool(self._rows) or self.tokens is not None
 
     def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log; say nothing in it that names a person."""
