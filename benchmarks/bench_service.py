@@ -109,8 +109,13 @@ def start(command: Sequence[object]) -> tuple[subprocess.Popen[str], psutil.Proc
 def ask(user: int, path: str = "/v1/recommend", **more: object) -> bytes:
     who = {"platform": "shop", "user": f"u{user:07d}"}
     body = {"persons": [who], "k": K} if path == "/v1/recommend" else {"events": [{**who, **more}]}
+    return request("POST", path, body)
+
+
+def request(method: str, path: str, body: object) -> bytes:
     said = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1", "host: localhost", "content-type: application/json", f"content-length: {len(said)}"
+    kind = "content-type: application/json"
+    head = f"{method} {path} HTTP/1.1", "host: localhost", kind, f"content-length: {len(said)}"
     return "\r\n".join((*head, "", "")).encode() + said
 
 
@@ -195,6 +200,21 @@ async def freshness(port: int, users: Sequence[int]) -> list[float]:
     return took
 
 
+async def launched(port: int, count: int) -> list[float]:
+    """Return milliseconds until the answer to a new item's text, after which it can be listed; each is asked about."""
+    line, took = Line(*await asyncio.open_connection("127.0.0.1", port)), []
+    for place in range(count):
+        name = {"platform": "shop", "item": f"launched-{place}"}
+        start_at = time.perf_counter()
+        said = {"items": [{**name, "domain": "books", "title": f"w{place * 50} w{place * 50 + 1}"}]}
+        status, _ = await line.call(request("PUT", "/v1/items", said))
+        took.append(1000 * (time.perf_counter() - start_at))
+        asked, found = await line.call(request("POST", "/v1/similar", {**name, "k": 5}))
+        assert (status, asked) == (200, 200), found
+    line.writer.close()
+    return took
+
+
 def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     rng = np.random.default_rng(1)
     serve = [
@@ -244,6 +264,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         half = float(np.median([one["requests_per_second"] for one in rounds["list ready"]])) / 2
         rounds["list ready, half load"] = [measure(process, port, ready, args.seconds, half)]
         fresh = asyncio.run(freshness(port, [next(strangers) for _ in range(100)]))
+        new = asyncio.run(launched(port, 10))
         memory = process.memory_info().rss
     finally:
         for one in (service, empty):
@@ -256,6 +277,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "figures": middle,
         "rounds": rounds,
         "fresh_ms": {"p50": float(np.median(fresh)), "p99": float(np.quantile(fresh, 0.99)), "n": len(fresh)},
+        "new_item_ms": {"p50": float(np.median(new)), "max": max(new), "n": len(new)},
         "bytes": len(body),
         "rss_mb": memory / 1e6,
     }
@@ -271,7 +293,7 @@ def page(data: dict) -> str:
         " | ".join((f"| {name}", *(f"{one[cell]:,.{int('ms' in cell)}f}" for cell in cells), "")).rstrip()
         for name, one in figures.items()
     ]
-    fresh = data["fresh_ms"]
+    fresh, new = data["fresh_ms"], data["new_item_ms"]
     lines = [
         "# The service: requests a second",
         "",
@@ -290,6 +312,7 @@ def page(data: dict) -> str:
         "",
         f"From the answer to an event to the answer with the list that counts it: p50 {fresh['p50']:.1f} ms,",
         f"p99 {fresh['p99']:.1f} ms ({fresh['n']} persons never asked for before). Memory: {data['rss_mb']:,.0f} MB.",
+        f"A new item's text until it can be listed: p50 {new['p50']:.0f} ms, longest {new['max']:.0f} ms ({new['n']} items).",
         "",
         f"A list that is ready: {rate:.0%} of the requests/s of the empty route, {cpu:.0%} by processor time.",
         "",

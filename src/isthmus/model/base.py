@@ -68,6 +68,18 @@ class Places:
         """Return the places of items of which nothing is said: one domain, one platform."""
         return cls(np.zeros(n_items, np.int32), np.zeros(n_items, np.int32), ("",), ("",))
 
+    def __add__(self, other: Places) -> Places:
+        """Return the places of these items followed by those of others; these names keep their codes."""
+        domains, platforms = (
+            tuple(dict.fromkeys((*mine, *theirs)))
+            for mine, theirs in ((self.domains, other.domains), (self.platforms, other.platforms))
+        )
+        domain = np.array([domains.index(name) for name in other.domains], np.int32)[other.domain]
+        platform = np.array([platforms.index(name) for name in other.platforms], np.int32)[other.platform]
+        return Places(
+            np.concatenate([self.domain, domain]), np.concatenate([self.platform, platform]), domains, platforms
+        )
+
 
 @dataclass(frozen=True)
 class Features:
@@ -263,8 +275,9 @@ class ItemToItem(Method):
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """New items have no neighbours yet."""
-        self.weights = self.weights.copy()
-        self.weights.resize((self.n_items, target.size))
+        known = self.weights
+        indptr = np.pad(known.indptr, (0, self.n_items - known.shape[0]), mode="edge")
+        self.weights = sparse.csr_array((known.data, known.indices, indptr), shape=(self.n_items, target.size))
 
 
 def grown(array: Floats, rows: int, fill: float = 0.0) -> Floats:

@@ -23,22 +23,33 @@ class TfidfContent(Method):
     grid: ClassVar = {"sources": (True, False), "decay": (0.7, 0.5, 0.9, 1.0)}
     reading = ("decay", "sources")
     inductive = True
+    text: sparse.csr_array
+    itself: Floats
+    _by_feature: sparse.csr_array | None = None
 
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002
         if data.features.text is None:
-            raise InputError("the method tfidf needs item texts")
+            raise InputError(f"the method {self.name} needs item texts")
         self._take(data.features.text)
 
-    def _take(self, text: sparse.csr_array) -> None:
-        """Keep the texts, and those of the targets by feature."""
-        self.text = text
-        self.by_feature = sparse.csr_array(text[self.target].T)
-        self.itself = np.asarray(text.multiply(text).sum(axis=1), dtype=np.float32).ravel()
+    def _read(self, text: sparse.csr_array) -> sparse.csr_array:
+        """Return the texts (N, F) as this method reads them."""
+        return text
+
+    def _take(self, text: sparse.csr_array, before: int = 0) -> None:
+        """Keep the texts, the first ``before`` of which are known."""
+        self.text = self._read(text)
+        fresh = self.text[before:] if before else self.text
+        squares = np.asarray(fresh.multiply(fresh).sum(axis=1), dtype=np.float32).ravel()
+        self.itself = np.concatenate([self.itself[:before], squares]) if before else squares
+        self._by_feature = None
 
     def score(self, histories: Histories) -> Floats:
         """Return the summed cosine of each target item to the history, (B, T)."""
         profile = self.profile(histories)
-        scores = ((profile @ self.text) @ self.by_feature).toarray()
+        if self._by_feature is None:  # made when first needed: taking in an item does not wait for it
+            self._by_feature = sparse.csr_array(self.text[self.target].T)
+        scores = ((profile @ self.text) @ self._by_feature).toarray()
         return without_self(scores, profile, self.target, self.itself)
 
     def state(self) -> State:
@@ -53,7 +64,9 @@ class TfidfContent(Method):
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """Take the features of old and new items."""
-        self.restore(self.state(), features)
+        if features.text is None:
+            raise ArtefactError("the model lacks its item texts")
+        self._take(features.text, before=self.itself.size)
 
 
 class TextContent(Method):
@@ -93,8 +106,11 @@ class TextContent(Method):
         self.vectors = unit(self.whitening.transform(features.vectors))
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
-        """Whiten the vectors of old and new items as before."""
-        self.restore(self.state(), features)
+        """Whiten the vectors of new items as those of the old."""
+        if features.vectors is None:
+            raise ArtefactError("the model lacks its item vectors")
+        fresh = unit(self.whitening.transform(features.vectors[len(self.vectors) :]))
+        self.vectors = np.concatenate([self.vectors, fresh])
 
 
 def without_self(scores: Floats, profile: sparse.csr_array, target: Indices, itself: Floats) -> Floats:

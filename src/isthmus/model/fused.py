@@ -44,6 +44,10 @@ class ImageContent(TextContent):
         """Take back the whitening and apply it to the vectors."""
         super().restore(state, self._seen(features))
 
+    def extend(self, features: Features, target: Indices) -> None:
+        """Whiten the vectors of new items as those of the old."""
+        super().extend(self._seen(features), target)
+
     def _seen(self, features: Features) -> Features:
         if self.modality not in features.more:
             raise ArtefactError(f"the model lacks its {self.modality} vectors")

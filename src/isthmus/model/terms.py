@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import minimize
 
-from isthmus.errors import ArtefactError, InputError
+from isthmus.errors import InputError
 from isthmus.model.base import Doubles, Features, Places, Settings, State, TrainingData
 from isthmus.model.content import TfidfContent
 from isthmus.rng import generator
@@ -42,7 +42,10 @@ class TermContent(TfidfContent):
         if data.features.text is None:
             raise InputError("the method terms needs item texts")
         self.weights = learn(data, seed)
-        self._take(_weighted(data.features.text, self.weights))
+        self._take(data.features.text)
+
+    def _read(self, text: sparse.csr_array) -> sparse.csr_array:
+        return sparse.csr_array(text @ sparse.diags_array(np.sqrt(self.weights)))
 
     def state(self) -> State:
         """Return the weight of each word."""
@@ -50,14 +53,8 @@ class TermContent(TfidfContent):
 
     def restore(self, state: State, features: Features) -> None:
         """Take back the weights and apply them to the texts."""
-        if features.text is None:
-            raise ArtefactError("the model lacks its item texts")
         self.weights = state["weights"].astype(np.float32)
-        self._take(_weighted(features.text, self.weights))
-
-
-def _weighted(text: sparse.csr_array, weights: Floats) -> sparse.csr_array:
-    return sparse.csr_array(text @ sparse.diags_array(np.sqrt(weights)))
+        super().restore(state, features)
 
 
 @dataclass(frozen=True)

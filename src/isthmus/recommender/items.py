@@ -31,7 +31,7 @@ def with_items(content: Content, items: pl.DataFrame) -> Content:
     _require_domains(content.items, new)
     read = content.readers.read(new)
     table = pl.concat([content.items, new])
-    features = stack(content.features, read, table)
+    features = stack(content.features, read)
     targets = {}
     for domain, target in content.targets.items():
         fresh = np.flatnonzero((new["domain"] == domain).to_numpy()) + content.items.height

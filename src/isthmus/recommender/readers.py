@@ -66,11 +66,12 @@ def vocabulary(split: Split) -> TfidfEncoder:
     return TfidfEncoder.fit(texts if any(texts) else ["-"])
 
 
-def stack(old: Features, new: Features, items: pl.DataFrame) -> Features:
-    """Return the features of old items followed by those of new ones; ``items`` is the longer items table."""
+def stack(old: Features, new: Features) -> Features:
+    """Return the features of old items followed by those of new ones."""
     text = None if old.text is None or new.text is None else sparse.vstack([old.text, new.text], format="csr")
     vectors = None if old.vectors is None or new.vectors is None else np.concatenate([old.vectors, new.vectors])
     texts = None if old.texts is None or new.texts is None else (*old.texts, *new.texts)
     graph = None if old.graph is None or new.graph is None else old.graph + new.graph
     more = {name: np.concatenate([rows, new.more[name]]) for name, rows in old.more.items() if name in new.more}
-    return Features(text, vectors, Places.of(items), texts, graph, more)
+    places = None if old.places is None or new.places is None else old.places + new.places
+    return Features(text, vectors, places, texts, graph, more)

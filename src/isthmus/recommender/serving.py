@@ -91,8 +91,9 @@ def _item_to_item(method: ItemToItem) -> Score:
 
 
 def _tfidf(method: TfidfContent) -> Score:
-    itself = np.asarray(method.text.multiply(method.text).sum(axis=1), dtype=np.float32).ravel()
-    listed = sparse.csr_array(method.text[method.target])
+    itself, rows = method.itself, method.target
+    whole = rows.size == method.text.shape[0] and bool((rows == np.arange(rows.size)).all())
+    listed = method.text if whole else sparse.csr_array(method.text[rows])
 
     def score(histories: Histories) -> Floats:
         profile = method.profile(histories)

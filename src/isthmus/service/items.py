@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import numpy as np
@@ -52,16 +53,20 @@ class Shelf:
         The items table; the row is the item's index.
     removed : set of (str, str)
         Items (platform, item) taken off the lists.
+    before : Shelf, optional
+        A shelf of the first items of the table: what it knows need not be made again.
     """
 
-    def __init__(self, table: pl.DataFrame, removed: set[Account]) -> None:
+    def __init__(self, table: pl.DataFrame, removed: set[Account], before: Shelf | None = None) -> None:
         self.table, self.removed = table, set(removed)
-        self.platforms: list[str] = table["platform"].to_list()
-        self.ids: list[str] = table["item"].to_list()
-        self.names: dict[Account, int] = {
-            name: row for row, name in enumerate(zip(self.platforms, self.ids, strict=True))
-        }
-        self._json: dict[int, bytes] = {}
+        self.platforms: list[str] = [] if before is None else before.platforms.copy()
+        self.ids: list[str] = [] if before is None else before.ids.copy()
+        self.names: dict[Account, int] = {} if before is None else before.names.copy()
+        self._json: dict[int, bytes] = {} if before is None else before._json.copy()
+        old = len(self.ids)
+        self.platforms += table["platform"][old:].to_list()
+        self.ids += table["item"][old:].to_list()
+        self.names.update(zip(zip(self.platforms[old:], self.ids[old:], strict=True), count(old)))
         self._from = _times(table["available_from"], 0)
         self._until = _times(table["available_until"], _ALWAYS)
         self._bounded = bool((self._from > 0).any() or (self._until < _ALWAYS).any())

@@ -175,7 +175,7 @@ class Live:
     def extended(self, items: dict[Account, str]) -> Live:
         """Return the model with more items; the state is shared, and counts them in after :meth:`adopt`."""
         shown = self.shown.add_items(items_frame(list(items.items())))
-        shelf = Shelf(shown.items, self.shelf.removed)
+        shelf = Shelf(shown.items, self.shelf.removed, before=self.shelf)
         return Live(self.base, self.version, shown, shelf, self.state, {**self.added, **items})
 
     def adopt(self, before: Live) -> list[int]:
