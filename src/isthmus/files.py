@@ -131,10 +131,15 @@ def new_file(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def json_text(content: Mapping[str, object]) -> str:
+    """Return ``content`` as the JSON text that :func:`write_json` writes."""
+    return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write ``content`` as UTF-8 JSON, whole or not at all."""
     with new_file(path) as part:
-        part.write_text(json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        part.write_text(json_text(content), encoding="utf-8")
 
 
 def read_json(path: Path, *, what: str) -> Json:
@@ -145,7 +150,7 @@ def read_json(path: Path, *, what: str) -> Json:
         raise ArtefactError(
             f"is not a {what}", where=Path(path).parent, fix=f"name a folder written as a {what}"
         ) from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"the {what} is damaged: {error}", where=path, fix="write it again") from error
     if not isinstance(content, dict):
         raise ArtefactError(f"the {what} is damaged: not a JSON object", where=path, fix="write it again")

@@ -29,6 +29,10 @@ def serve_(
     tenant: Annotated[
         list[str] | None, typer.Option(metavar="NAME=MODEL", help="A further tenant with its own model and events.")
     ] = None,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PEM", help="Public key that must have signed models; may be given several times."),
+    ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds until a cheaper list is given.")] = 0.25,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one key; 0 for no limit.")] = 0.0,
     burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
@@ -65,7 +69,7 @@ def serve_(
     settings = parse(ServiceSettings, said, where="serve")
     folder = model.with_name(model.name + ".service") if data is None else data_folder(data)
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}
-    run(Places(folder, given, models), settings, log_all=verbose)
+    run(Places(folder, given, models, tuple(trust or ())), settings, log_all=verbose)
 
 
 def _tenants(words: list[str]) -> dict[str, Path]:

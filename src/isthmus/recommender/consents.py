@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from isthmus.data.sequences import Histories
 from isthmus.errors import ArtefactError, DataError, NotFoundError, nearest
-from isthmus.files import Json, read_json, write_json
+from isthmus.files import Json, json_text, read_json, write_json
 from isthmus.types import Bools, Ints
 
 FILE: Final = "consents.json"
@@ -117,7 +117,8 @@ def read_consents(folder: Path) -> pl.DataFrame:
     if not (folder / FILE).exists():
         return empty_consents()
     said = read_json(folder / FILE, what="consents")
-    if said.get("sha256") != _digest(said.get("rows")):
+    as_written = (folder / FILE).read_bytes() == json_text(said).encode()
+    if not as_written or said.get("sha256") != _digest(said.get("rows")):
         raise ArtefactError(
             f"{FILE} was changed since it was written", where=folder, fix="restore it, or remove it and set all again"
         )

@@ -9,17 +9,17 @@ from typing import Final, cast
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from isthmus.encode.modalities import Knowledge
 from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder
-from isthmus.errors import ArtefactError
+from isthmus.errors import ArtefactError, IsthmusError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
 from isthmus.model.base import Features, Method, Places, Settings, State
 from isthmus.model.blend import Blend
+from isthmus.recommender.closed import SIGNATURE, require_closed, require_sealed, sealed
 from isthmus.recommender.consents import FILE as CONSENTS
 from isthmus.recommender.consents import read_consents, with_consents, write_consents
 from isthmus.recommender.newcomers import Newcomers
@@ -28,10 +28,12 @@ from isthmus.recommender.readers import Readers
 from isthmus.train.fit import Target
 from isthmus.transfer.meta_method import made
 
-FORMAT: Final = 2
-#: Format 1 had no names of persons and no consents.
-READS: Final = (1, 2)
+FORMAT: Final = 3
+#: Format 1 had no names of persons and no consents, format 2 no checksum of the manifest.
+READS: Final = (1, 2, 3)
 MANIFEST: Final = "model.json"
+#: What a model's folder holds besides the files with checksums.
+BESIDE: Final = (MANIFEST, CONSENTS, SIGNATURE)
 FIX: Final = "fit it again"
 #: Put before the names of vectors of pictures and the like.
 MORE: Final = "more."
@@ -93,7 +95,7 @@ def write(content: Content, path: Path) -> None:
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
         write_consents(consents, folder)  # without a checksum: people change their minds, the model stays
-        write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, sealed(manifest))
 
 
 def read(path: Path) -> Content:
@@ -102,30 +104,24 @@ def read(path: Path) -> Content:
     Raises
     ------
     ArtefactError
-        No model there, a file is missing or was changed, or it has another format version.
+        No model there, a file is missing, was changed or does not belong there, or it has another format version.
     """
     manifest = read_json(path / MANIFEST, what="model")
     if manifest.get("format") not in READS:
-        read_ones = " and ".join(map(str, READS))
+        read_ones = f"{READS[0]} to {READS[-1]}"
         raise ArtefactError(
             f"model format {manifest.get('format')}, this version reads {read_ones}", where=path, fix=FIX
         )
+    require_sealed(path / MANIFEST, manifest, since=FORMAT)
     try:
-        _check(path, cast("Mapping[str, str]", manifest["files"]))
+        require_closed(path, cast("Mapping[str, str]", manifest["files"]), BESIDE)
         if manifest["format"] != 1 and not (path / CONSENTS).is_file():
             raise ArtefactError(f"{CONSENTS} is missing: nobody's ban is known", where=path, fix=FIX)
         return _read(path, manifest)
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError, pl.exceptions.PolarsError) as error:
+    except IsthmusError:
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:  # a file that was made up may fail in any way
         raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error
-
-
-def _check(path: Path, files: Mapping[str, str]) -> None:
-    for name, digest in files.items():
-        file = path / name
-        if Path(name).name != name or not file.is_file():
-            raise ArtefactError(f"{name} is missing", where=path, fix=FIX)
-        if sha256(file) != digest:
-            raise ArtefactError(f"{name} was changed since it was written", where=path, fix=FIX)
 
 
 def _read(path: Path, manifest: Json) -> Content:

@@ -12,10 +12,11 @@ import orjson
 from isthmus.errors import NotFoundError
 from isthmus.service.gate import Caller
 from isthmus.service.items import Filters
-from isthmus.service.lists import Listed
+from isthmus.service.lists import Listed, Lister
 from isthmus.service.live import Live, Top, clock
 from isthmus.service.monitor import Monitor
 from isthmus.service.problems import RequestError
+from isthmus.service.rollout import made_by
 from isthmus.service.schemas import ExplainIn, RecommendIn, SimilarIn
 from isthmus.service.scoring import Ask
 from isthmus.service.tenant import Tenant
@@ -37,10 +38,8 @@ def whence(live: Live) -> dict[str, object]:
     return {"model": live.version.name, "model_version": live.version.digest, "data_version": live.seq}
 
 
-async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor: Monitor) -> bytes:
-    """Return the lists of ``asked`` as JSON, those that have to be scored side by side."""
-    require_platforms(caller, [account.platform for account in asked.persons])
-    live = tenant.live
+def _asks(live: Live, asked: RecommendIn) -> list[Ask]:
+    """Return every list that is asked for."""
     if asked.target is not None:
         live.scorer(asked.target)
     domains = live.domains if asked.target is None else [asked.target]
@@ -48,39 +47,60 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
     if asked.filters is not None:
         filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
     left_out = frozenset((one.platform, one.item) for one in asked.exclude)
-    asks = [
+    return [
         Ask((account.platform, account.user), domain, asked.k, asked.exclude_seen, left_out, filters)
         for account in asked.persons
         for domain in domains
     ]
-    answered = await _answered(tenant, asks)
-    if any(listed.top.live.version != answered[0].top.live.version for listed in answered):
-        answered = await _answered(tenant, asks)  # another model came in between
+
+
+async def _answered(tenant: Tenant, asked: RecommendIn) -> tuple[list[Ask], list[Listed]]:
+    """Return the lists; once more, if another model came in between and they are not all from one."""
+    while True:
+        live = tenant.live
+        asks = _asks(live, asked)
+        try:
+            answered = await tenant.rollout.answered(asks, live, tenant.lister)
+        except NotFoundError:
+            if live is tenant.live:
+                raise
+            continue
+        if live is tenant.live or len({listed.top.live.version for listed in answered}) == 1:
+            return asks, answered
+
+
+async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor: Monitor) -> bytes:
+    """Return the lists of ``asked`` as JSON, those that have to be scored side by side."""
+    require_platforms(caller, [account.platform for account in asked.persons])
+    asks, answered = await _answered(tenant, asked)
+    head = _head(tenant.live, answered)
     parts, degraded = [], False
     for ask, listed in zip(asks, answered, strict=True):
         monitor.lists(listed.layer)
-        tenant.exposure.note(listed.top)
-        tenant.observer.listed(ask.account, listed.layer, listed.top)
+        if listed.top.live.version == tenant.live.version:
+            tenant.exposure.note(listed.top)
+            tenant.observer.listed(ask.account, listed.layer, listed.top)
         degraded |= listed.layer != "model"
         reasons = await _reasons(tenant, caller, ask, listed.top, asked.reasons) if asked.reasons else None
-        parts.append(_list(ask, listed, asked.scores, reasons))
-    head = orjson.dumps({**whence(answered[0].top.live), "degraded": degraded})
-    return b'%s,"lists":[%s]}' % (head[:-1], b",".join(parts))
+        parts.append(_list(ask, listed, asked.scores, reasons, other=listed.top.live.version != head.version))
+    tenant.rollout.offer(asks, answered)
+    said = orjson.dumps({**whence(head), "degraded": degraded})
+    return b'%s,"lists":[%s]}' % (said[:-1], b",".join(parts))
 
 
-async def _answered(tenant: Tenant, asks: Sequence[Ask]) -> list[Listed]:
-    """Return the answers; lists that are ready cost no task."""
-    ready = [tenant.lister.ready(ask) for ask in asks]
-    lacking = [ask for ask, top in zip(asks, ready, strict=True) if top is None]
-    if not lacking:
-        return [Listed(top, "model") for top in ready if top is not None]
-    found = iter(await asyncio.gather(*(tenant.lister.answer(ask) for ask in lacking)))
-    return [next(found) if top is None else Listed(top, "model") for top in ready]
+def _head(live: Live, answered: Sequence[Listed]) -> Live:
+    """Return the model an answer is from: the one that answers, unless another made all of its lists."""
+    models = {id(listed.top.live): listed.top.live for listed in answered}
+    return next(iter(models.values())) if len(models) == 1 else live
 
 
-def _list(ask: Ask, listed: Listed, scores: bool, reasons: list[list[dict[str, object]]] | None) -> bytes:
+def _list(
+    ask: Ask, listed: Listed, scores: bool, reasons: list[list[dict[str, object]]] | None, *, other: bool
+) -> bytes:
     top = listed.top
     who = {"platform": ask.account[0], "user": ask.account[1], "domain": ask.domain, "layer": listed.layer}
+    if other:
+        who |= {"model": top.live.version.name, "model_version": top.live.version.digest}
     head = orjson.dumps(who)[:-1]
     if not scores and reasons is None:
         return b'%s,"items":[%s]}' % (head, top.json)
@@ -98,10 +118,16 @@ def _number(score: float) -> bytes:
 
 async def _reasons(tenant: Tenant, caller: Caller, ask: Ask, top: Top, most: int) -> list[list[dict[str, object]]]:
     """Return what speaks for each item of a list."""
-    live = tenant.live
+    live, lister = made_by(tenant.rollout, top.live, (tenant.live, tenant.lister))
     if not top.rows.size or live.version != top.live.version:
         return [[] for _ in range(top.rows.size)]
-    history, scores = await tenant.lister.contributions(ask, top.rows.tolist())
+    try:
+        history, scores = await lister.contributions(ask, top.rows.tolist())
+    except Exception:
+        if live is tenant.live:
+            raise
+        tenant.rollout.failed()
+        return [[] for _ in range(top.rows.size)]
     gains = scores[0] - scores[1:]
     return [evidence(live, caller, history.items.tolist(), gains[:, place], most) for place in range(top.rows.size)]
 
@@ -144,13 +170,24 @@ async def similar(tenant: Tenant, asked: SimilarIn) -> bytes:
 async def explain(tenant: Tenant, caller: Caller, asked: ExplainIn) -> bytes:
     """Return why an item is, or would be, listed, as JSON."""
     require_platforms(caller, [asked.platform])
-    live = tenant.live
+    account, item = (asked.platform, asked.user), (asked.item.platform, asked.item.item)
+    live, lister = tenant.rollout.of(account, item, tenant.live, tenant.lister)
+    try:
+        return await _explained(live, lister, caller, asked)
+    except Exception:
+        if live is tenant.live:
+            raise
+        tenant.rollout.failed()
+        return await _explained(tenant.live, tenant.lister, caller, asked)
+
+
+async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainIn) -> bytes:
     row = live.row(asked.item.platform, asked.item.item)
     domain = live.shelf.table["domain"][row]
     if domain not in live.scorers:
         raise NotFoundError(f"the model lists nothing of domain '{domain}'", fix=f"domains: {', '.join(live.domains)}")
     ask = Ask((asked.platform, asked.user), domain)
-    history, scores = await tenant.lister.contributions(ask, [row])
+    history, scores = await lister.contributions(ask, [row])
     nobody = float(
         live.scorer(domain).score(live.state.batch([None]))[0, np.searchsorted(live.scorer(domain).items, row)]
     )

@@ -17,11 +17,23 @@ from isthmus.service.core import Service
 from isthmus.service.direct import Direct, Handler, endpoints
 from isthmus.service.gate import Caller, Gate
 from isthmus.service.problems import RequestError, problem
-from isthmus.service.routes import consents, console, drift, events, health, items, lists, looking, models, persons
+from isthmus.service.routes import (
+    consents,
+    console,
+    drift,
+    events,
+    health,
+    items,
+    lists,
+    looking,
+    models,
+    persons,
+    rollout,
+)
 from isthmus.service.schemas import ProblemOut
 
 #: Groups of operations, in the order of the OpenAPI document.
-GROUPS: Final = (lists, health, drift, events, items, persons, consents, models, looking, console)
+GROUPS: Final = (lists, health, drift, events, items, persons, consents, models, rollout, looking, console)
 _REF: Final = "#/components/schemas/{model}"
 
 

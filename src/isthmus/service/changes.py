@@ -19,6 +19,7 @@ from isthmus.service.monitor import Monitor
 from isthmus.service.records import EVENT, Entry, Record, content_id
 from isthmus.service.schemas import EventIn, EventsIn, ItemIn, ItemsIn
 from isthmus.service.tenant import Tenant
+from isthmus.service.trials import tried
 from isthmus.types import EVENTS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -193,17 +194,18 @@ def models(tenant: Tenant) -> dict[str, object]:
         "active": active,
         "previous": list(tenant.models.pointer.previous),
         "models": [{"name": one.name, "version": one.digest, "active": one.name == active} for one in listed],
+        **tried(tenant),
     }
 
 
 async def activate(tenant: Tenant, name: str) -> dict[str, object]:
     """Let a model answer."""
     tenant.models.version(name)
-    version = await tenant.activate(tenant.models.activated(name))
+    version = await tenant.activate(name)
     return {"model": version.name, "model_version": version.digest}
 
 
 async def rollback(tenant: Tenant) -> dict[str, object]:
     """Let the model before answer again."""
-    version = await tenant.activate(tenant.models.back())
+    version = await tenant.activate(None)
     return {"model": version.name, "model_version": version.digest}

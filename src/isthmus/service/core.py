@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from isthmus import __version__
 from isthmus.errors import InputError, NotFoundError
 from isthmus.log import logger
+from isthmus.service.figures import Figures
 from isthmus.service.gate import Doors, Guard
 from isthmus.service.limits import Buckets
 from isthmus.service.models import Models
 from isthmus.service.monitor import Monitor
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
+from isthmus.service.signing import Trust
 from isthmus.service.tenant import Tenant
 from isthmus.service.vault import Vault
 from isthmus.service.watch.gauges import Gauges
@@ -33,11 +36,14 @@ class Places:
         The model of each tenant.
     folder : Path, optional
         Where models that can be activated lie; the folder of each tenant's model by default.
+    trust : sequence of Path
+        Public keys, one of which must have signed a model; without one models need no signature.
     """
 
     data: Path
     models: Mapping[str, Path]
     folder: Path | None = None
+    trust: Sequence[Path] = ()
 
 
 @dataclass
@@ -88,9 +94,10 @@ class Service:
             if not settings.loopback and not vault.tokens and not any(key.revoked is None for key in vault.known()):
                 fix = "make one with: isthmus keys create --data " + str(places.data)
                 raise InputError(f"others can reach {settings.host}, and there is no key", where="--host", fix=fix)
+            trust = Trust(places.trust) if places.trust else None
             for name, given in places.models.items():
                 folder = places.folder or given.resolve().parent
-                models = Models(given, folder, places.data / f"{name}.model.json")
+                models = Models(given, folder, places.data / f"{name}.model.json", trust)
                 tenants[name] = Tenant(name, models, places.data, settings)
         except BaseException:
             for tenant in tenants.values():
@@ -116,7 +123,10 @@ class Service:
 
     async def start(self) -> None:
         """Begin to score."""
+        figures = Figures(self.monitor.registry)
         for tenant in self.tenants.values():
+            tenant.rollout.figures = figures
+            tenant.noted = partial(self.note, tenant.name, "service")
             tenant.start()
             logger.info("tenant %s: model %s (%s)", tenant.name, *vars(tenant.live.version).values())
         self.patrol.start()

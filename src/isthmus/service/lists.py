@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 
 from isthmus.data.sequences import Histories
+from isthmus.errors import NotFoundError
 from isthmus.log import logger
 from isthmus.service.live import Live, Top, clock
 from isthmus.service.scoring import WIDE, Ask, one, room, wide, without_each
@@ -77,6 +78,8 @@ class Lister:
 
     def __init__(self, live: Callable[[], Live], settings: ServiceSettings) -> None:
         self._live, self._settings = live, settings
+        #: Whether the lists of a person are worth being made ready.
+        self.wants: Callable[[int], bool] = lambda _: True
         self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()
         self._jobs: deque[_Job] = deque()
         self._cold: OrderedDict[int, None] = OrderedDict()
@@ -114,12 +117,12 @@ class Lister:
         self.warm(self._live().state.linked)
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
-    async def stop(self) -> None:
-        """End scoring."""
+    async def stop(self, *, wait: bool = True) -> None:
+        """End scoring; ``wait``: for what is being scored, too."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def replaced(self) -> None:
         """Begin anew after another model or more items came: no list that is kept holds any more."""
@@ -250,7 +253,14 @@ class Lister:
         if not self._jobs:
             return []
         domain = self._jobs[0].ask.domain
-        mine = [job for job in self._jobs if job.ask.domain == domain][: room(self._live(), domain)]
+        try:
+            size = room(self._live(), domain)
+        except NotFoundError as error:  # the model that came in between does not know it
+            for job in self._jobs:
+                if job.ask.domain == domain:
+                    job.done.set_exception(error)
+            return []
+        mine = [job for job in self._jobs if job.ask.domain == domain][:size]
         taken = set(map(id, mine))
         self._jobs = deque(job for job in self._jobs if id(job) not in taken)
         return mine
@@ -260,7 +270,7 @@ class Lister:
         live = self._live()
         size = min(IDLE, len(self._cold), *(room(live, domain) for domain in live.domains))
         some = [self._cold.popitem(last=False)[0] for _ in range(size)]
-        some = [person for person in some if person in live.state.linked]
+        some = [person for person in some if person in live.state.linked and self.wants(person)]
         for domain in live.domains:
             lacking = [person for person in some if not self._has(live, person, domain)]
             if lacking and self._live() is live:

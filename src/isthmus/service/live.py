@@ -165,7 +165,7 @@ class Live:
         cls, base: Recommender, version: Version, state: State, added: dict[Account, str], removed: set[Account]
     ) -> Live:
         known = set(base.items["domain"].unique().to_list())
-        fitting = [(name, body) for name, body in added.items() if _domain(body) in known]
+        fitting = [(name, body) for name, body in added.items() if domain_of(body) in known]
         shown = base.add_items(items_frame(fitting)) if fitting else base
         shelf = Shelf(shown.items, removed)
         state.names, state.platforms = shelf.names, shelf.platforms
@@ -271,7 +271,8 @@ def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None
         removed.add(name)
 
 
-def _domain(body: str) -> str:
+def domain_of(body: str) -> str:
+    """Return the domain of an item written as JSON."""
     return str(json.loads(body)["domain"])
 
 

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError, NotFoundError, nearest
-from isthmus.files import new_file, sha256
+from isthmus.files import sha256
 from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.live import Version
+from isthmus.service.pointer import Pointer, read_pointer, write_pointer
+
+if TYPE_CHECKING:
+    from isthmus.service.signing import Trust
 
 _MANIFEST: Final = "model.json"
 #: Earlier models that can be gone back to.
 REMEMBERED: Final = 10
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """Which model answers, and which did before.
-
-    Parameters
-    ----------
-    given : str
-        The model the service was started with: another one given later counts more than ``active``.
-    active : str
-        Name of the model that answers.
-    previous : tuple of str
-        Names of those before, the newest last.
-    """
-
-    given: str
-    active: str
-    previous: tuple[str, ...] = ()
 
 
 class Models:
@@ -50,10 +32,12 @@ class Models:
         Where models lie; only those in it can be activated.
     pointer : Path
         The file that remembers which one answers, over restarts.
+    trust : Trust, optional
+        Keys, one of which must have signed a model; without it models need no signature.
     """
 
-    def __init__(self, given: Path, folder: Path, pointer: Path) -> None:
-        self.given, self.folder, self._file = given.resolve(), folder.resolve(), pointer
+    def __init__(self, given: Path, folder: Path, pointer: Path, trust: Trust | None = None) -> None:
+        self.given, self.folder, self._file, self._trust = given.resolve(), folder.resolve(), pointer, trust
         if self.given.parent != self.folder:
             raise InputError(f"the model is not in {self.folder}", where="--models", fix="name the folder it lies in")
         self.pointer = self._read()
@@ -87,11 +71,15 @@ class Models:
         NotFoundError
             No such model.
         ArtefactError
-            A file is missing, was changed, or is of another format.
+            A file is missing, was changed, is of another format, or the model is not signed as it must be.
         """
         version = self.version(name)
-        opened = Recommender.open(self.folder / name)
-        if self.version(name) != version:
+        path = self.folder / name
+        if path.is_symlink():
+            raise ArtefactError("is a link", where=path, fix="copy the folder")
+        signed = None if self._trust is None else self._trust.require(path)
+        opened = Recommender.open(path)
+        if self.version(name) != version or signed not in (None, sha256(path / _MANIFEST)):
             raise ArtefactError("was written anew while it was read", where=name, fix="try again")
         return opened, version
 
@@ -113,44 +101,34 @@ class Models:
         raise problem
 
     def activated(self, name: str) -> Pointer:
-        """Return the pointer after ``name`` was activated."""
-        if name == self.pointer.active:
-            return self.pointer
-        before = (*(old for old in self.pointer.previous if old != name), self.pointer.active)
-        return Pointer(str(self.given), name, before[-REMEMBERED:])
+        """Return the pointer after ``name`` was activated; it is tried no more."""
+        old = self.pointer
+        if name == old.active:
+            return old
+        before = (*(one for one in old.previous if one != name), old.active)
+        return self._answers(name, before[-REMEMBERED:])
 
     def back(self) -> Pointer:
         """Return the pointer after going back to the model before."""
         if not self.pointer.previous:
             raise InputError("there is no model to go back to", fix="activate one by name")
-        return Pointer(str(self.given), self.pointer.previous[-1], self.pointer.previous[:-1])
+        return self._answers(self.pointer.previous[-1], self.pointer.previous[:-1])
+
+    def _answers(self, name: str, previous: tuple[str, ...]) -> Pointer:
+        old = self.pointer
+        canary, shadow = (None if one is None or one.model == name else one for one in (old.canary, old.shadow))
+        return replace(old, given=str(self.given), active=name, previous=previous, canary=canary, shadow=shadow)
 
     def point(self, pointer: Pointer) -> None:
         """Remember ``pointer``: on disk when this returns, whole or not at all."""
-        content = {"given": pointer.given, "active": pointer.active, "previous": list(pointer.previous)}
-        with new_file(self._file) as part, part.open("w", encoding="utf-8") as handle:
-            json.dump(content, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        folder = os.open(self._file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_pointer(self._file, pointer)
         self.pointer = pointer
 
     def _read(self) -> Pointer:
         start = Pointer(str(self.given), self.given.name)
         try:
-            content = json.loads(self._file.read_text(encoding="utf-8"))
-            found = Pointer(str(content["given"]), str(content["active"]), _texts(content["previous"]))
-        except FileNotFoundError:
+            found = read_pointer(self._file)
+        except ValueError:
+            logger.error("the pointer to the model is damaged: %s answers", self.given.name)
             return start
-        except (ValueError, KeyError, TypeError) as error:
-            logger.error("the pointer to the model is damaged (%s): %s answers", error, self.given.name)
-            return start
-        return found if found.given == start.given else start
-
-
-def _texts(names: Sequence[object]) -> tuple[str, ...]:
-    return tuple(str(name) for name in names)
+        return found if found is not None and found.given == start.given else start

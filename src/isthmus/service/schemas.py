@@ -134,6 +134,8 @@ class ListOut(_Body):
         description="model: fresh; cached: an older list of this person; popular: the list of somebody unknown."
     )
     items: list[Listed]
+    model: str | None = Field(default=None, description="Who made it, where it is not the model of the answer.")
+    model_version: str | None = None
 
 
 class _Answer(_Body):
@@ -267,29 +269,6 @@ class ErasedOut(_Body):
         description="Whether the model's folder still holds this history, unused: fit it again without."
     )
     data_version: int
-
-
-class ModelOut(_Body):
-    """A model in the folder of models."""
-
-    name: str
-    version: str
-    active: bool
-
-
-class ModelsOut(_Body):
-    """Models that can be activated."""
-
-    active: str
-    previous: list[str] = Field(description="What a rollback goes back to, the newest last.")
-    models: list[ModelOut]
-
-
-class ActivatedOut(_Body):
-    """The model that answers now."""
-
-    model: str
-    model_version: str
 
 
 class Health(_Body):

@@ -9,7 +9,7 @@ import hashlib
 import json
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -219,6 +219,19 @@ class State:
         """Return item row, time and event code of what the model knows of a person, less what was erased."""
         items, _, ts, events = self._learned(person)
         return list(zip(items.tolist(), ts.tolist(), events.tolist(), strict=True))
+
+    def newest(self, rows: Container[int], since: int) -> list[tuple[Account, Deed]]:
+        """Return the newest event after ``since`` of each person on one of the items ``rows``, by an account."""
+        found = []
+        for person in list(self._fresh):
+            linked = self.linked.get(person)
+            for deed in reversed(self._fresh[person][:]):
+                if deed.ts <= since:
+                    break
+                if deed.item in rows and linked:
+                    found.append((min(linked), deed))
+                    break
+        return found
 
     def digest(self) -> str:
         """Return a hash of all accounts and histories, the same for the same content."""

@@ -7,23 +7,27 @@ import gc
 import json
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from isthmus.errors import DataError, IsthmusError, NotFoundError, StorageError, nearest
+from isthmus.errors import ArtefactError, DataError, IsthmusError, NotFoundError, StorageError, nearest
 from isthmus.log import logger
 from isthmus.recommender import Recommender
+from isthmus.service.arm import Arm, Canary, count_in
 from isthmus.service.events import EventLog
 from isthmus.service.exposure import Exposure
 from isthmus.service.items import TEXTS, Account
 from isthmus.service.lists import Lister
 from isthmus.service.live import Live, Version, clock
-from isthmus.service.models import Models, Pointer
+from isthmus.service.models import Models
+from isthmus.service.pointer import ROLES, Pointer, Role, Trial
 from isthmus.service.problems import ConflictError
-from isthmus.service.records import CONSENT, ERASE, ITEM, REMOVE, Entry, Receipt, Record
+from isthmus.service.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
+from isthmus.service.rollout import Rollout
 from isthmus.service.settings import ServiceSettings
+from isthmus.service.shadow import Shadow
 from isthmus.service.watch.observer import Observer
 from isthmus.service.watch.reference import Reference
 
@@ -65,15 +69,62 @@ class Tenant:
             raise
         self.live.seq = self.log.seq
         self.loaded = clock()
+        self.settings = settings
         self.lister = Lister(lambda: self.live, settings)
         self.exposure = Exposure()
         reference = Reference.of(opened, version.digest)
         self.observer = Observer(self.live, reference, folder / _DRIFT.format(name), settings.drift_seconds)
+        self.rollout = Rollout(name, self._over)
+        self.changing = asyncio.Lock()
+        #: Writes to the audit log what happens by itself.
+        self.noted: Callable[[str, dict[str, object]], Awaitable[None]] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._tail: list[Record] | None = None
-        self._changing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._writing: dict[int, float] = {}
         self._failed = -SICK
+        self._resume()
+
+    def _resume(self) -> None:
+        """Go on with the trials that were under way; one that cannot go on is over."""
+        for role in ROLES:
+            trial = self.models.pointer.trial(role)
+            if trial is None:
+                continue
+            try:
+                opened, version = self.models.open(trial.model)
+                if version.digest != trial.version:
+                    raise ArtefactError("was written anew since", where=trial.model)
+                live = self._built(opened, version, self.log.read())
+            except Exception as error:
+                said = str(error) if isinstance(error, IsthmusError) else type(error).__name__
+                logger.error("%s %s is over: %s", role, trial.model, said)
+                self.models.point(self.models.pointer.over(role, said, clock()))
+                continue
+            live.seq = self.log.seq
+            self.rollout.put(self.arm(role, live, trial))
+
+    def arm(self, role: Role, live: Live, trial: Trial) -> Canary | Shadow:
+        """Return a model as something that can be tried."""
+        if role == "canary":
+            return Canary(live, self.settings, trial, self.log.secret)
+        return Shadow(live, self.settings, trial, lambda: self.lister.waiting > 0)
+
+    def _over(self, arm: Arm, role: Role, reason: str) -> None:
+        """Remember that a trial ended by itself."""
+        logger.warning("%s %s is over: %s", role, arm.trial.model, reason)
+        task = asyncio.get_running_loop().create_task(self._forget_trial(arm, role, reason))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forget_trial(self, arm: Arm, role: Role, reason: str) -> None:
+        await self.rollout.end(arm)
+        async with self.changing:
+            pointer = self.models.pointer
+            if pointer.trial(role) == arm.trial:
+                await asyncio.to_thread(self.models.point, pointer.over(role, reason, clock()))
+        if self.noted is not None:
+            await self.noted(f"{role} rolled back", {"model": arm.trial.model, "reason": reason})
 
     def _built(self, base: Recommender, version: Version, records: Iterable[Sequence[Record]]) -> Live:
         """Return a model with what ``records`` say."""
@@ -82,12 +133,15 @@ class Tenant:
     def start(self) -> None:
         """Begin to score, and make ready to read texts: the first one would take seconds."""
         self.lister.start()
+        self.rollout.start()
         self._reading = asyncio.create_task(asyncio.to_thread(_read_something, self.live.base))
 
     async def stop(self) -> None:
         """Write what waits, end scoring, let go of the files."""
         if self._reading is not None:
             await self._reading
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.rollout.stop()
         await self.lister.stop()
         await asyncio.to_thread(self.log.close)
 
@@ -137,25 +191,12 @@ class Tenant:
             landed.set_result(outcome)
 
     def _count_in(self, receipt: Receipt) -> None:
-        live = self.live
-        grown: dict[int, None] = {}
         for record in receipt.records:
-            entry = record.entry
-            self.observer.event(entry)
-            if entry.kind == ERASE:
-                persons = [live.state.person(*account) for account in _accounts(entry)]
-                self.lister.forget([person for person in persons if person is not None])
-            person = live.state.apply(entry)
-            if person is not None and entry.kind == CONSENT:
-                self.lister.forget([person])
-            if person is not None:
-                grown[person] = None
-            if entry.kind == REMOVE:
-                live.show((entry.platform, entry.item), shown=False)
-        live.seq = receipt.seq
+            self.observer.event(record.entry)
+        count_in(self.live, self.lister, receipt)
+        self.rollout.count_in(receipt)
         if self._tail is not None:
             self._tail.extend(receipt.records)
-        self.lister.warm(grown, soon=True)
 
     async def put_items(self, items: Sequence[tuple[Account, dict[str, object]]]) -> tuple[int, int]:
         """Make items known, or change what is said of items that came since the model was made.
@@ -172,7 +213,7 @@ class Tenant:
         ConflictError
             The item is part of the model and says something else there.
         """
-        async with self._changing:
+        async with self.changing:
             live = self.live
             bodies = {name: json.dumps(said, ensure_ascii=False, sort_keys=True) for name, said in items}
             if len(bodies) < len(items):
@@ -186,7 +227,7 @@ class Tenant:
             if wanted:
                 await self.write([_item(name, body) for name, body in wanted.items()])
             if changed:
-                await self._rebuild(live.base, live.version)
+                self.take(await self.built(live.base, live.version))
             elif longer is not None:
                 longer.adopt(live)
                 self.live = longer
@@ -195,6 +236,8 @@ class Tenant:
                 self.observer.items(fresh)
             for name in back:
                 self.live.show(name, shown=True)
+            for arm in await self.rollout.put_items(wanted):
+                arm.replace(await self.built(arm.live.base, arm.live.version))
             return len(wanted), len(bodies) - len(wanted)
 
     def _refuse_what_cannot_be(self, live: Live, items: dict[Account, dict[str, object]]) -> None:
@@ -216,7 +259,7 @@ class Tenant:
 
     async def remove_item(self, name: Account) -> bool:
         """Take an item off the lists; return whether it was on them."""
-        async with self._changing:
+        async with self.changing:
             self.live.row(*name)
             if name in self.live.shelf.removed:
                 return False
@@ -238,38 +281,74 @@ class Tenant:
             entries += [one.entry(uuid.uuid4().hex, left[0]) for one in said if left]
         return await self.write(entries)
 
-    async def activate(self, pointer: Pointer) -> Version:
-        """Load a model beside the one that answers, then let it answer; on any problem nothing changes."""
-        async with self._changing:
+    async def activate(self, name: str | None) -> Version:
+        """Load a model beside the one that answers, then let it answer; on any problem nothing changes.
+
+        Parameters
+        ----------
+        name : str, optional
+            The model; the one before if not given.
+        """
+        async with self.changing:
+            pointer = self.models.back() if name is None else self.models.activated(name)
             opened, version = await asyncio.to_thread(self.models.open, pointer.active)
-            if version != self.live.version:
-                await self._rebuild(opened, version)
-            await asyncio.to_thread(self.models.point, pointer)
+            if version == self.live.version:
+                await self.let_answer(self.live, pointer)
+                return version
+            live = await self.built(opened, version)
+            self.rollout.coming = Arm(live, self.settings, Trial(version.name, version.digest, 1.0))
+            try:
+                await self.let_answer(live, pointer)
+            finally:
+                self.rollout.coming = None
             return version
 
-    async def _rebuild(self, base: Recommender, version: Version) -> None:
-        """Replay the log beside the model that answers; what arrives meanwhile is counted in at the end.
+    async def let_answer(self, live: Live, pointer: Pointer) -> None:
+        """Remember that a model answers, then let it: what is killed in between starts with it.
 
-        What was loaded is taken out of the garbage collector's rounds, which would halt requests for long.
+        The model is the one that answers, or one that the rollout keeps up with the log.
+        """
+        reference = None
+        if live.version != self.live.version:
+            reference = await asyncio.to_thread(Reference.of, live.base, live.version.digest)
+        await asyncio.to_thread(self.models.point, pointer)
+        rollout = self.rollout
+        trials = [(rollout.arm(role), pointer.trial(role)) for role in ROLES]
+        over = [arm for arm, trial in trials if arm is not None and trial is None]
+        for gone in [*over, *(arm for arm in rollout.arms if arm.live is live)]:
+            rollout.let_go(gone)
+        if live is not self.live:
+            self.take(live, reference)
+        for arm in over:
+            await rollout.end(arm)
+
+    async def built(self, base: Recommender, version: Version) -> Live:
+        """Return a model with the log replayed beside the one that answers; :attr:`changing` is held.
+
+        What arrives meanwhile is counted in at the end.
         """
         self._tail = []
         records = self.log.read(until=self.live.seq)
         try:
             made = await asyncio.to_thread(self._built, base, version, records)
-            reference = None
-            if version != self.live.version:
-                reference = await asyncio.to_thread(Reference.of, base, version.digest)
             for record in self._tail:
                 made.state.apply(record.entry)
             made.seq = self.live.seq
         finally:
             self._tail = None
-        self.live, self.loaded = made, clock()
+        return made
+
+    def take(self, live: Live, reference: Reference | None = None) -> None:
+        """Let a model answer; another one brings the ``reference`` that its lists are held against.
+
+        What was loaded is taken out of the garbage collector's rounds, which would halt requests for long.
+        """
+        self.live, self.loaded = live, clock()
         self.lister.replaced()
         if reference is None:
-            self.observer.grown(made)
+            self.observer.grown(live)
         else:
-            self.observer.replaced(made, reference)
+            self.observer.replaced(live, reference)
         gc.freeze()
 
 
@@ -282,10 +361,6 @@ def _read_something(model: Recommender) -> None:
 
 def _item(name: Account, body: str) -> Entry:
     return Entry(uuid.uuid4().hex, ITEM, name[0], "", name[1], ts=clock(), body=body)
-
-
-def _accounts(entry: Entry) -> list[Account]:
-    return [(platform, user) for platform, user in json.loads(entry.body)["accounts"]]
 
 
 def _plain(value: object) -> object:

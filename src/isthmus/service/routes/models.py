@@ -10,7 +10,7 @@ from starlette.responses import Response
 from isthmus.service import changes
 from isthmus.service.core import Service
 from isthmus.service.routes.base import Bodies, answer, caller_of, says
-from isthmus.service.schemas import ActivatedOut, ModelsOut
+from isthmus.service.schemas_models import ActivatedOut, ModelsOut
 
 ModelPath = Annotated[str, Path(description="Folder of the model.", examples=["model-2"], max_length=255)]
 
