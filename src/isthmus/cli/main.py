@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from isthmus.cli import (
+    consume,
     data,
     distil,
     doctor,
@@ -116,6 +117,7 @@ for group in (
     people.app,
     persons.app,
     serve.app,
+    consume.app,
     keys.app,
     watch.app,
     whole.app,
