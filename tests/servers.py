@@ -23,7 +23,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def wait_for(port: int, seconds: float = 30.0) -> None:
+def wait_for(port: int, seconds: float = 90.0) -> None:
     """Return when somebody listens on ``port``."""
     until = time.monotonic() + seconds
     while True:
@@ -86,9 +86,9 @@ def redis_server(port: int | None = None, *words: str) -> Iterator[str]:
 def nats_server() -> Iterator[str]:
     """Yield the URL of a NATS server with JetStream."""
     program, port = _program("nats-server", "/usr/sbin/nats-server", package="nats-server"), free_port()
-    with _home("nats") as home:
-        with _process([program, "-a", "127.0.0.1", "-p", port, "-js", "-sd", home / "data"], port, home / "log"):
-            yield f"nats://127.0.0.1:{port}"
+    command = [program, "-a", "127.0.0.1", "-p", port, "-js", "-sd"]
+    with _home("nats") as home, _process([*command, home / "data"], port, home / "log"):
+        yield f"nats://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -116,9 +116,11 @@ def rabbit_server() -> Iterator[str]:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +S 1:1",
         }
         (home / "plugins").write_text("[].")
-        with _process([epmd, "-port", names, "-relaxed_command_check"], names, home / "epmd", env=env):
-            with _process([program], port, home / "log", env=env, start_new_session=True):
-                yield f"amqp://guest:guest@127.0.0.1:{port}/"
+        with (
+            _process([epmd, "-port", names, "-relaxed_command_check"], names, home / "epmd", env=env),
+            _process([program], port, home / "log", env=env, start_new_session=True),
+        ):
+            yield f"amqp://guest:guest@127.0.0.1:{port}/"
 
 
 class Proxy:

@@ -45,8 +45,9 @@ def consume_(
 ) -> None:
     """Carry events from a stream to the service; a message is acknowledged when its events are on disk."""
     try:
-        from isthmus.service.brokers import open_source, place_of
+        from isthmus.service.brokers import open_source
         from isthmus.service.consume import Pace, run
+        from isthmus.service.stream_place import place_of
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[stream]'") from None
     place = place_of(url)

@@ -11,17 +11,18 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from socket import gethostname
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
-from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict
+from urllib.parse import unquote, urlsplit
 
 from faststream import AckPolicy
 from faststream.exceptions import NackMessage
 from faststream.message import StreamMessage
 
 from isthmus.errors import InputError
+from isthmus.log import logger
+from isthmus.service.stream_place import Place
 from isthmus.service.streams import Delivery, EventSource, Take, UnsettledError
 
 if TYPE_CHECKING:
@@ -40,77 +41,7 @@ TOGETHER: Final = 200
 #: Seconds that messages under way get when the consumer ends.
 DRAIN: Final = 10.0
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_OWN: Final = ("stream", "group", "subject", "queue", "topic", "claim")
 _LOG: Final = logging.getLogger("isthmus.broker")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a stream is.
-
-    Parameters
-    ----------
-    scheme : str
-        What kind of broker.
-    address : str
-        The broker's own URL, with its password.
-    name : str
-        Stream, queue or topic.
-    group : str
-        The group of consumers that share the messages.
-    subject : str
-        Which of a NATS stream's subjects.
-    claim : float
-        Seconds after which a message that nobody acknowledged is given to another consumer.
-    label : str
-        How logs call it: without user and password.
-    """
-
-    scheme: str
-    address: str
-    name: str
-    group: str
-    subject: str
-    claim: float
-    label: str
-
-
-def place_of(url: str) -> Place:
-    """Return the place a URL names.
-
-    Raises
-    ------
-    InputError
-        No such kind of broker, or the URL lacks the stream.
-
-    Examples
-    --------
-    >>> place = place_of("redis://user:secret@host:6379/0?stream=events&group=shop")
-    >>> place.address, place.name, place.label
-    ('redis://user:secret@host:6379/0', 'events', 'redis://host:6379/events')
-    """
-    parts = urlsplit(url)
-    word = {"redis": "stream", "rediss": "stream", "nats": "stream", "tls": "stream", "amqp": "queue", "amqps": "queue"}
-    word |= {"kafka": "topic", "kafkas": "topic"}
-    form = (
-        "redis://HOST/0?stream=NAME, nats://HOST?stream=NAME, amqp://HOST/?queue=NAME or kafka://HOST:9092?topic=NAME"
-    )
-    if parts.scheme not in word or not parts.netloc:
-        raise InputError("the URL names no stream", where="URL", fix=f"write it as {form}")
-    said = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    name = said.get(word[parts.scheme], "")
-    if not name:
-        raise InputError(f"the URL lacks {word[parts.scheme]}=NAME", where="URL", fix=f"write it as {form}")
-    try:
-        claim = float(said.get("claim", "30"))
-    except ValueError:
-        claim = 0.0
-    if claim <= 0:
-        raise InputError("claim is no number of seconds", where="URL", fix="claim=30")
-    rest = urlencode({key: value for key, value in said.items() if key not in _OWN})
-    address = urlunsplit(SplitResult(parts.scheme, parts.netloc, parts.path, rest, ""))
-    label = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{name}"
-    return Place(parts.scheme, address, name, said.get("group", "isthmus"), said.get("subject", ""), claim, label)
 
 
 def open_source(place: Place) -> EventSource:
@@ -135,11 +66,13 @@ class _Source(ABC):
 
     async def stop(self) -> None:
         broker, self._broker = self._broker, None
+        _LOG.disabled = True  # what is read when a connection closes fails, as it should
         if broker is not None:
             await broker.stop()
 
     async def _begin(self, broker: _Broker) -> None:
         """Start, or leave nothing open."""
+        _LOG.disabled = False
         try:
             await broker.start()
         except BaseException:
@@ -191,14 +124,15 @@ class _Redis(_Source):
         self._subscribers = []
         for claim in (None, max(int(1000 * place.claim), 1)):
             sub = StreamSub(
-                place.name, group=place.group, consumer=gethostname(), max_records=TOGETHER, min_idle_time=claim
+                place.name,
+                group=place.group,
+                consumer=gethostname(),
+                batch=True,
+                max_records=TOGETHER,
+                min_idle_time=claim,
             )
             subscriber = broker.subscriber(
-                stream=sub,
-                ack_policy=AckPolicy.NACK_ON_ERROR,
-                max_workers=TOGETHER,
-                parser=_as_sent,
-                decoder=self._read,
+                stream=sub, ack_policy=AckPolicy.NACK_ON_ERROR, parser=_as_sent, decoder=self._read
             )
             subscriber(_handler(take))
             self._subscribers.append(subscriber)
@@ -207,26 +141,42 @@ class _Redis(_Source):
     async def alive(self) -> bool:
         return await super().alive() and all(subscriber.running for subscriber in self._subscribers)
 
-    async def _read(self, message: StreamMessage[dict[str, list[bytes]]]) -> list[Delivery]:
-        name = message.raw_message["message_ids"][0].decode()
-        return [Delivery(self._named(name), message.body, _since(int(name.partition("-")[0])))]
+    async def _read(self, message: StreamMessage[_Entries]) -> list[Delivery]:
+        raw = message.raw_message
+        names = [name.decode() for name in raw["message_ids"]]
+        return [
+            Delivery(self._named(name), _body(fields), _since(int(name.partition("-")[0])))
+            for name, fields in zip(names, raw["sent"], strict=True)
+        ]
+
+
+class _Entries(TypedDict):
+    """Entries of a Redis stream."""
+
+    message_ids: list[bytes]
+    data: list[dict[bytes, bytes]]
+    sent: list[dict[bytes, bytes]]
 
 
 async def _as_sent(
-    message: dict[str, object],
-    original: Callable[[dict[str, object]], Awaitable[StreamMessage[object]]],
-) -> StreamMessage[object]:
-    """Return a Redis message whose body is the field ``data``, else all fields as one JSON object.
+    entries: _Entries, original: Callable[[_Entries], Awaitable[StreamMessage[_Entries]]]
+) -> StreamMessage[_Entries]:
+    """Hide the fields from FastStream's own reading, which fails where they are no text, and then they come forever."""
+    nothing = [{b"__data__": b"0"}] * len(entries["data"])
+    return await original({**entries, "data": nothing, "sent": entries["data"]})
 
-    FastStream's own reading fails on fields that are no text, which then come again forever.
-    """
-    fields = cast("dict[bytes, bytes]", message["data"])
-    body = fields.get(b"__data__", fields.get(b"data"))
+
+def _body(fields: dict[bytes, bytes]) -> bytes:
+    """Return what was sent: the field ``data``, else all fields as one JSON object."""
+    body = fields.get(b"data")
+    if body is None and b"__data__" in fields:
+        from faststream.redis.parser import BinaryMessageFormatV1
+
+        return BinaryMessageFormatV1.parse(fields[b"__data__"])[0]
     if body is None:
-        body = json.dumps(
-            {key.decode(errors="replace"): fields[key].decode(errors="replace") for key in fields}
-        ).encode()
-    return await original({**message, "data": {b"__data__": body}})
+        said = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in fields.items()}
+        body = json.dumps(said).encode()
+    return body
 
 
 class _Nats(_Source):
@@ -266,13 +216,15 @@ class _Nats(_Source):
     async def alive(self) -> bool:
         from nats.js.errors import NotFoundError
 
+        if not await super().alive():
+            return False
         try:
             await self._stream.consumer_info(self._place.name, self._place.group, timeout=2.0)
         except NotFoundError:
             return False
         except Exception as error:
-            _LOG.warning("no answer: %s", type(error).__name__)
-        return await super().alive()
+            logger.warning("%s does not answer: %s", self._place.label, type(error).__name__)
+        return True
 
     async def _read(self, message: StreamMessage[Msg]) -> list[Delivery]:
         said = message.raw_message.metadata

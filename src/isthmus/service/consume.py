@@ -56,7 +56,7 @@ def run(source: EventSource, label: str, send: Send, letters: Letters, pace: Pac
     handler.setFormatter(JsonLines())
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
-    logging.getLogger("isthmus.broker").setLevel(logging.WARNING)
+    logging.getLogger("isthmus.broker").setLevel(logging.ERROR)
     _require_welcome(send)
     return asyncio.run(_Carrier(source, Intake(send, letters, label), label, pace).run())
 
