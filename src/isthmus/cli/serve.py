@@ -13,8 +13,21 @@ from isthmus.errors import InputError
 app = typer.Typer()
 
 Data = Annotated[
-    str | None, typer.Option(metavar="URL", help="Where events are kept: sqlite:///DIR; default MODEL.service.")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where events are kept: sqlite:///DIR (default MODEL.service) or postgresql://USER@HOST/DATABASE.",
+    ),
 ]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where --data is a database: folder of keys, audit log and segments; default MODEL.service.",
+    ),
+]
+Seal = Annotated[float, typer.Option(min=0, help="Seconds between two sealed segments; 0 for none.")]
+KeepDays = Annotated[float, typer.Option(min=0, help="Days after which events end; 0 for never.")]
 
 
 @app.command("serve")
@@ -23,6 +36,7 @@ def serve_(
     host: Annotated[str, typer.Option(help="Address; one that others can reach needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     data: Data = None,
+    folder: Folder = None,
     models: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Models that can be activated; default the folder of MODEL.")
     ] = None,
@@ -47,6 +61,8 @@ def serve_(
     tenant_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that names the tenant.")] = "",
     platforms_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that binds to platforms.")] = "",
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
+    seal: Seal = 3600.0,
+    keep_days: KeepDays = 0.0,
     console: Annotated[bool, typer.Option("--console/--no-console", help="Show pages for people at /console.")] = True,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,
@@ -54,22 +70,24 @@ def serve_(
     """Serve lists over HTTP, and take in events that count at once; ends on SIGTERM."""
     try:
         from isthmus.service.core import Places
+        from isthmus.service.eventlog import place_of
         from isthmus.service.run import run
-        from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings, data_folder
+        from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     from isthmus.config import parse
 
     limits = {"deadline": deadline, "rate": rate, "burst": burst, "warm": warm, "consent": consent}
+    upkeep = {"seal": seal, "keep_days": keep_days}
     if (audience or jwks or tenant_claim or platforms_claim) and not issuer:
         raise InputError("whose tokens are meant is not said", where="--audience", fix="give --issuer too")
     claims = {"tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
     tokens = {"issuer": issuer, "audience": audience, "jwks": jwks, **claims}
-    said = {"host": host, "port": port, **limits, "console": console, "tokens": tokens if issuer else None}
+    said = {"host": host, "port": port, **limits, **upkeep, "console": console, "tokens": tokens if issuer else None}
     settings = parse(ServiceSettings, said, where="serve")
-    folder = model.with_name(model.name + ".service") if data is None else data_folder(data)
+    place = place_of(data, folder, model.with_name(model.name + ".service"))
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}
-    run(Places(folder, given, models, tuple(trust or ())), settings, log_all=verbose)
+    run(Places(place.folder, given, models, tuple(trust or ()), place.database), settings, log_all=verbose)
 
 
 def _tenants(words: list[str]) -> dict[str, Path]:

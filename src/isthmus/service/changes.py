@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -109,14 +110,15 @@ def linked(tenant: Tenant, caller: Caller, name: str) -> list[Account]:
     return [one for one in every if not caller.platforms or one[0] in caller.platforms]
 
 
-def export(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
+async def export(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
     """Return all that is known of a person."""
     accounts = linked(tenant, caller, name)
+    records = await asyncio.to_thread(tenant.log.of, accounts)
     live = tenant.live
     return {
         **whence(live),
         "accounts": [{"platform": platform, "user": user} for platform, user in accounts],
-        "events": [_told(record) for record in tenant.log.of(accounts)],
+        "events": [_told(record) for record in records],
         "model_history": _learned(tenant, accounts),
         "consents": consented(tenant, caller, accounts[0]),
     }

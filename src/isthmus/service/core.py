@@ -11,6 +11,7 @@ from pathlib import Path
 from isthmus import __version__
 from isthmus.errors import InputError, NotFoundError
 from isthmus.log import logger
+from isthmus.service.eventlog import Place
 from isthmus.service.figures import Figures
 from isthmus.service.gate import Doors, Guard
 from isthmus.service.limits import Buckets
@@ -31,19 +32,22 @@ class Places:
     Parameters
     ----------
     data : Path
-        Folder of the event logs, keys and audit log.
+        Folder of keys, audit log, pointers, segments, and of the event logs.
     models : mapping of str to Path
         The model of each tenant.
     folder : Path, optional
         Where models that can be activated lie; the folder of each tenant's model by default.
     trust : sequence of Path
         Public keys, one of which must have signed a model; without one models need no signature.
+    database : str
+        ``postgresql://`` URL of the event logs; empty where they are SQLite files in ``data``.
     """
 
     data: Path
     models: Mapping[str, Path]
     folder: Path | None = None
     trust: Sequence[Path] = ()
+    database: str = ""
 
 
 @dataclass
@@ -87,6 +91,7 @@ class Service:
             An address others can reach and no key; a log in use; no model.
         """
         vault = Vault(places.data)
+        place = Place(places.data, places.database)
         tenants: dict[str, Tenant] = {}
         try:
             if settings.tokens is not None:
@@ -98,7 +103,7 @@ class Service:
             for name, given in places.models.items():
                 folder = places.folder or given.resolve().parent
                 models = Models(given, folder, places.data / f"{name}.model.json", trust)
-                tenants[name] = Tenant(name, models, places.data, settings)
+                tenants[name] = Tenant(name, models, place, settings)
         except BaseException:
             for tenant in tenants.values():
                 tenant.log.close()

@@ -1,4 +1,4 @@
-"""The event log: an SQLite file a tenant, one writer, many entries a commit; an answer means it is on disk.
+"""The event log in an SQLite file a tenant: one writer, many entries a commit; an answer means it is on disk.
 
 Write-ahead log, ``synchronous=FULL`` and ``secure_delete=ON``, through APSW, which brings a current SQLite.
 """
@@ -6,31 +6,35 @@ Write-ahead log, ``synchronous=FULL`` and ``secure_delete=ON``, through APSW, wh
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import queue
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import apsw
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
 from isthmus.log import logger
+from isthmus.service.eventlog import FORMAT, GroupCommit, Jobs
 from isthmus.service.problems import BusyError
-from isthmus.service.records import CONSENT, ERASE, EVENT, Entry, Kind, Receipt, Record, tombstone
+from isthmus.service.records import (
+    CONSENT,
+    ERASE,
+    EVENT,
+    EXPIRE,
+    Entry,
+    Receipt,
+    Record,
+    accounts_of,
+    record_of,
+    stones_of,
+)
 
-#: What is called with the outcome, from the writer's thread, in the order of the log.
-Done: TypeAlias = Callable[[Receipt | IsthmusError], None]
-
-FORMAT: Final = 1
-#: Entries written in one commit, about.
-TOGETHER: Final = 2000
 _SELECT: Final = "SELECT seq, id, kind, platform, user, item, event, value, ts, body FROM records "
-_SOME: Final = _SELECT + "WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+_SOME: Final = _SELECT + "WHERE seq > ? AND seq <= ? {} ORDER BY seq LIMIT ?"
+_OLD: Final = "DELETE FROM records WHERE kind = ? AND ts < ?"
 _ONES: Final = _SELECT + "WHERE kind = 'event' AND platform = ? AND user = ?"
 _DELETE: Final = "DELETE FROM records WHERE kind = ? AND platform = ? AND user = ?"
 _ONE: Final = _SELECT + "WHERE id = ?"
@@ -68,7 +72,7 @@ def connect(path: Path) -> apsw.Connection:
     return db
 
 
-class EventLog:
+class SqliteLog(GroupCommit):
     """Everything that was accepted, in the order of the disk; open in one process at a time.
 
     Parameters
@@ -87,60 +91,36 @@ class EventLog:
     """
 
     def __init__(self, path: Path, *, pending: int = 50_000) -> None:
-        self.path, self.pending = path, pending
+        super().__init__(path.stem, pending)
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock(path.with_name(path.name + ".lock"))
-        self._db = connect(path)
-        self._prepare()
-        self.secret = bytes.fromhex(str(self._meta("secret", secrets.token_hex(32))))
-        self.seq = self._last()
-        self._waiting = 0
-        self._count = threading.Lock()
+        try:
+            self._db = connect(path)
+            self._prepare()
+            self.secret = bytes.fromhex(str(self._meta("secret", secrets.token_hex(32))))
+            self.seq = self._top = self._last()
+        except BaseException:
+            os.close(self._lock)
+            raise
         self._unwiped = False
-        self._jobs: queue.SimpleQueue[tuple[Sequence[Entry], Done] | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name=f"log {path.stem}", daemon=True)
         self._writer.start()
 
-    def append(self, entries: Sequence[Entry], done: Done) -> None:
-        """Write ``entries`` with the next commit and call ``done`` when they are on disk, or with what went wrong.
-
-        Raises
-        ------
-        BusyError
-            Too much waits for the disk already.
-        """
-        with self._count:
-            if self._waiting + len(entries) > self.pending:
-                raise BusyError("too many events wait for the disk")
-            self._waiting += len(entries)
-        self._jobs.put((entries, done))
-
-    def put(self, entries: Sequence[Entry], *, seconds: float = 30.0) -> Receipt:
-        """Write ``entries`` and return when they are on disk."""
-        answer: queue.SimpleQueue[Receipt | IsthmusError] = queue.SimpleQueue()
-        self.append(entries, answer.put)
-        outcome = answer.get(timeout=seconds)
-        if isinstance(outcome, IsthmusError):
-            raise outcome
-        return outcome
-
-    @property
-    def waiting(self) -> int:
-        """Entries that wait for the disk."""
-        return self._waiting
-
-    def read(self, *, after: int = 0, until: int | None = None, size: int = 10_000) -> Iterator[list[Record]]:
-        """Yield the records from ``after`` (not included) to ``until`` (included), ``size`` at a time, in order."""
+    def read(
+        self, *, after: int = 0, until: int | None = None, size: int = 10_000, kinds: Sequence[str] = ()
+    ) -> Iterator[list[Record]]:
+        """Yield records from ``after`` (not included) to ``until`` (included), ``size`` at a time, in order."""
         last = self.seq if until is None else until
+        some = _SOME.format(f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else "")
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)
         db.set_busy_timeout(5000)
         try:
             while after < last:
-                rows = db.execute(_SOME, (after, last, size)).fetchall()
+                rows = db.execute(some, (after, last, *kinds, size)).fetchall()
                 if not rows:
                     return
                 after = int(str(rows[-1][0]))
-                yield [_record(row) for row in rows]
+                yield [record_of(row) for row in rows]
         finally:
             db.close()
 
@@ -152,13 +132,11 @@ class EventLog:
             rows = [row for account in accounts for row in db.execute(_ONES, account).fetchall()]
         finally:
             db.close()
-        return sorted((_record(row) for row in rows), key=lambda record: record.seq)
+        return sorted((record_of(row) for row in rows), key=lambda record: record.seq)
 
     def close(self) -> None:
         """Write what waits, then let go of the file."""
-        if self._writer.is_alive():
-            self._jobs.put(None)
-            self._writer.join()
+        self._end()
         self._db.close()
         os.close(self._lock)
 
@@ -184,44 +162,22 @@ class EventLog:
         found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchall()
         return int(str(found[0][0])) if found else 0
 
-    def _write(self) -> None:
-        """Take what waits, write it in one commit, say so; again."""
-        going = True
-        while going:
-            jobs, entries = [], 0
-            job = self._jobs.get()
-            while job is not None:
-                jobs.append(job)
-                entries += len(job[0])
-                if entries >= TOGETHER or self._jobs.empty():
-                    break
-                job = self._jobs.get()
-            going = job is not None
-            if jobs:
-                self._commit(jobs)
-                with self._count:
-                    self._waiting -= entries
-
-    def _commit(self, jobs: Sequence[tuple[Sequence[Entry], Done]]) -> None:
-        outcomes: list[Receipt | IsthmusError] = []
-        before = self.seq
+    def _commit(self, jobs: Jobs) -> Sequence[Receipt | IsthmusError]:
+        outcomes: Sequence[Receipt | IsthmusError]
+        self._top = self.seq
         try:
             self._db.execute("BEGIN IMMEDIATE")
             outcomes = [self._take(entries) for entries, _ in jobs]
             self._db.execute("COMMIT")
+            self.seq = self._top
         except Exception as error:
-            self.seq = before
             self._roll_back()
             failed = _failure(error, self.path)
             logger.error("nothing was written: %s", failed)
             outcomes = [failed] * len(jobs)
         if self._unwiped:
             self._wipe()
-        for (_, done), outcome in zip(jobs, outcomes, strict=True):
-            try:
-                done(outcome)
-            except Exception:
-                logger.exception("an answer of the log found nobody")
+        return outcomes
 
     def _take(self, entries: Sequence[Entry]) -> Receipt:
         records, twice, otherwise, erased = [], [], [], 0
@@ -229,34 +185,38 @@ class EventLog:
             given = entry
             if entry.kind == ERASE:
                 erased += self._forget(entry)
-                given = Entry(entry.id, ERASE, ts=entry.ts, body=json.dumps(self._stones(entry)))
+                given = stones_of(entry, self.secret)
+            elif entry.kind == EXPIRE:
+                gone = self._delete(_OLD, (EVENT, entry.ts))
+                erased += gone
+                if not gone:
+                    continue
             row = (given.id, given.kind, given.platform, given.user, given.item, given.event)
             found = self._db.execute(_INSERT, (*row, given.value, given.ts, given.body)).fetchall()
             if found:
-                self.seq = int(str(found[0][0]))
-                records.append(Record(self.seq, entry))
+                self._top = int(str(found[0][0]))
+                records.append(Record(self._top, entry))
             else:
                 twice.append(given.id)
                 if not given.same(self._at(given.id)):
                     otherwise.append(given.id)
-        return Receipt(tuple(records), tuple(twice), tuple(otherwise), self.seq, erased)
+        return Receipt(tuple(records), tuple(twice), tuple(otherwise), self._top, erased)
 
     def _at(self, name: str) -> Entry:
-        return _record(self._db.execute(_ONE, (name,)).fetchall()[0]).entry
+        return record_of(self._db.execute(_ONE, (name,)).fetchall()[0]).entry
 
     def _forget(self, entry: Entry) -> int:
         """Take the events of the accounts in ``entry`` off the disk; return how many."""
-        erased = 0
-        for platform, user in json.loads(entry.body)["accounts"]:
-            self._db.execute(_DELETE, (EVENT, platform, user))
-            erased += self._db.changes()
-            self._db.execute(_DELETE, (CONSENT, platform, user))
-        self._unwiped = True
-        return erased
+        accounts = accounts_of(entry)
+        for account in accounts:
+            self._delete(_DELETE, (CONSENT, *account))
+        return sum(self._delete(_DELETE, (EVENT, *account)) for account in accounts)
 
-    def _stones(self, entry: Entry) -> dict[str, list[str]]:
-        accounts = json.loads(entry.body)["accounts"]
-        return {"stones": [tombstone(self.secret, platform, user) for platform, user in accounts]}
+    def _delete(self, statement: str, values: tuple[object, ...]) -> int:
+        self._db.execute(statement, values)
+        gone = self._db.changes()
+        self._unwiped = self._unwiped or gone > 0
+        return gone
 
     def _wipe(self, seconds: float = 5.0) -> None:
         """Write the file anew and empty the write-ahead log; readers may delay it.
@@ -281,26 +241,6 @@ class EventLog:
                 self._db.execute("ROLLBACK")
         except apsw.Error as error:
             logger.error("rolling back: %s", error)
-
-
-def _record(row: Sequence[object]) -> Record:
-    seq, name, kind, platform, user, item, event, value, ts, body = row
-    entry = Entry(
-        str(name),
-        _kind(str(kind)),
-        str(platform),
-        str(user),
-        str(item),
-        str(event),
-        None if value is None else float(value),  # type: ignore[arg-type]
-        int(ts),  # type: ignore[call-overload]
-        str(body),
-    )
-    return Record(int(seq), entry)  # type: ignore[call-overload]
-
-
-def _kind(word: str) -> Kind:
-    return word  # type: ignore[return-value]
 
 
 def _lock(path: Path) -> int:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, cast
 
-Kind = Literal["event", "item", "remove", "erase", "consent"]
+Kind = Literal["event", "item", "remove", "erase", "consent", "expire"]
 EVENT: Final = "event"
 ITEM: Final = "item"
 REMOVE: Final = "remove"
 ERASE: Final = "erase"
 CONSENT: Final = "consent"
+EXPIRE: Final = "expire"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Entry:
         Unique in a tenant: a second entry with the same id is not written.
     kind : str
         ``event``; ``item`` and ``remove`` (an item comes and goes); ``erase`` (a person goes);
-        ``consent`` (a person says which use of events is allowed).
+        ``consent`` (a person says which use of events is allowed); ``expire`` (events before ``ts`` go).
     platform, user, item : str
         Who and what; empty where it does not apply.
     event : str
@@ -117,3 +119,37 @@ def tombstone(secret: bytes, platform: str, user: str) -> str:
 def pseudonym(secret: bytes, platform: str, user: str) -> str:
     """Return the name of an account in the audit log: without the key of the log nobody can tell whose it is."""
     return hmac.new(secret, json.dumps(["audit", platform, user]).encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def record_of(row: Sequence[object]) -> Record:
+    """Return the record of a row: seq, id, kind, platform, user, item, event, value, ts, body."""
+    seq, name, kind, platform, user, item, event, value, ts, body = row
+    entry = Entry(
+        str(name),
+        cast("Kind", kind),
+        str(platform),
+        str(user),
+        str(item),
+        str(event),
+        None if value is None else float(cast("float", value)),
+        int(cast("int", ts)),
+        str(body),
+    )
+    return Record(int(cast("int", seq)), entry)
+
+
+def row_of(record: Record) -> tuple[object, ...]:
+    """Return the row of a record, as :func:`record_of` reads it."""
+    one = record.entry
+    return record.seq, one.id, one.kind, one.platform, one.user, one.item, one.event, one.value, one.ts, one.body
+
+
+def accounts_of(entry: Entry) -> list[tuple[str, str]]:
+    """Return the accounts an erasure names before it is written."""
+    return [(platform, user) for platform, user in json.loads(entry.body)["accounts"]]
+
+
+def stones_of(entry: Entry, secret: bytes) -> Entry:
+    """Return what is written of an erasure: tombstones in the place of names."""
+    stones = [tombstone(secret, platform, user) for platform, user in accounts_of(entry)]
+    return replace(entry, platform="", user="", item="", event="", value=None, body=json.dumps({"stones": stones}))

@@ -13,6 +13,7 @@ from isthmus.errors import InputError
 #: Name of the tenant where none is given.
 DEFAULT_TENANT: Final = "default"
 _SCHEME: Final = "sqlite:///"
+_FORMS: Final = "write it as sqlite:///DIR; a service's --data may be postgresql://USER@HOST/DATABASE too"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -78,6 +79,10 @@ class ServiceSettings(Settings):
         Seconds between two checks of the audit log's chain.
     drift_seconds : float
         Seconds that a window of events or lists is open at least before it is judged for drift.
+    seal : float
+        Seconds between two sealed segments; 0 for none.
+    keep_days : float
+        Days after which events end; 0 for never.
     console : bool
         Whether ``/console`` is there.
     consent : str
@@ -102,6 +107,8 @@ class ServiceSettings(Settings):
     burst: int = Field(default=20, ge=1)
     patrol: float = Field(default=60.0, gt=0)
     drift_seconds: float = Field(default=3600.0, ge=0)
+    seal: float = Field(default=3600.0, ge=0)
+    keep_days: float = Field(default=0.0, ge=0)
     console: bool = True
     tokens: TokenSettings | None = None
     consent: Literal["assumed", "required"] = "assumed"
@@ -127,5 +134,5 @@ def data_folder(url: str) -> Path:
     """
     path = url.removeprefix(_SCHEME) if url.startswith(_SCHEME) else url
     if "://" in path or not path:
-        raise InputError(f"'{url}' is no place for events", where="--data", fix="write it as sqlite:///DIR")
+        raise InputError(f"'{url}' is no place for events", where="--data", fix=_FORMS)
     return Path(path)

@@ -9,21 +9,20 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from isthmus.errors import ArtefactError, DataError, IsthmusError, NotFoundError, StorageError, nearest
 from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.arm import Arm, Canary, count_in
-from isthmus.service.events import EventLog
+from isthmus.service.eventlog import Place, open_log
 from isthmus.service.exposure import Exposure
 from isthmus.service.items import TEXTS, Account
 from isthmus.service.lists import Lister
 from isthmus.service.live import Live, Version, clock
 from isthmus.service.models import Models
 from isthmus.service.pointer import ROLES, Pointer, Role, Trial
-from isthmus.service.problems import ConflictError
+from isthmus.service.problems import BusyError, ConflictError
 from isthmus.service.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
 from isthmus.service.rollout import Rollout
 from isthmus.service.settings import ServiceSettings
@@ -31,10 +30,11 @@ from isthmus.service.shadow import Shadow
 from isthmus.service.watch.observer import Observer
 from isthmus.service.watch.reference import Reference
 
-_FILE: Final = "{}.db"
 _DRIFT: Final = "{}.drift.json"
 #: Seconds for which a failed write makes the service not ready, unless one succeeds.
 SICK: Final = 10.0
+#: Seconds an erasure may take: the store is written anew.
+ERASING: Final = 600.0
 
 
 class Tenant:
@@ -46,8 +46,8 @@ class Tenant:
         Its name.
     models : Models
         Its models.
-    folder : Path
-        Where its log lies.
+    place : Place
+        Where its log is.
     settings : ServiceSettings
         Sizes and times.
 
@@ -57,11 +57,11 @@ class Tenant:
         The log is in use or damaged, or there is no model.
     """
 
-    def __init__(self, name: str, models: Models, folder: Path, settings: ServiceSettings) -> None:
+    def __init__(self, name: str, models: Models, place: Place, settings: ServiceSettings) -> None:
         self.name, self.models = name, models
         self.consent_required = settings.consent == "required"
         opened, version = models.first()
-        self.log = EventLog(folder / _FILE.format(name), pending=settings.pending)
+        self.log = open_log(place, name, pending=settings.pending)
         try:
             self.live = self._built(opened, version, self.log.read())
         except BaseException:
@@ -73,7 +73,7 @@ class Tenant:
         self.lister = Lister(lambda: self.live, settings)
         self.exposure = Exposure()
         reference = Reference.of(opened, version.digest)
-        self.observer = Observer(self.live, reference, folder / _DRIFT.format(name), settings.drift_seconds)
+        self.observer = Observer(self.live, reference, place.folder / _DRIFT.format(name), settings.drift_seconds)
         self.rollout = Rollout(name, self._over)
         self.changing = asyncio.Lock()
         #: Writes to the audit log what happens by itself.
@@ -145,8 +145,15 @@ class Tenant:
         await self.lister.stop()
         await asyncio.to_thread(self.log.close)
 
-    async def write(self, entries: Sequence[Entry]) -> Receipt:
-        """Return when ``entries`` are on disk and count; of events, the next list knows them."""
+    async def write(self, entries: Sequence[Entry], *, patience: float | None = None) -> Receipt:
+        """Return when ``entries`` are on disk and count; of events, the next list knows them.
+
+        Raises
+        ------
+        BusyError
+            They are not on disk after ``patience`` seconds (the log's own if None), or the store is away. They may
+            get there yet, and count then: sent again, they are duplicates.
+        """
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[Receipt] = loop.create_future()
         self._writing[id(landed)] = time.monotonic()
@@ -156,7 +163,10 @@ class Tenant:
 
         try:
             self.log.append(entries, done)
-            return await landed
+            return await asyncio.wait_for(asyncio.shield(landed), patience or self.log.patience)
+        except TimeoutError:
+            landed.add_done_callback(_heard)
+            raise BusyError("the event log does not answer") from None
         finally:
             self._writing.pop(id(landed), None)
 
@@ -171,6 +181,8 @@ class Tenant:
         found = [] if self.lister.started else ["starting"]
         if time.monotonic() - self._failed < SICK:
             found.append("events cannot be written")
+        if self.log.away:
+            found.append(self.log.away)
         return found if self.lister.alive else [*found, "lists are not scored"]
 
     def _land(self, outcome: Receipt | IsthmusError, landed: asyncio.Future[Receipt]) -> None:
@@ -279,7 +291,7 @@ class Tenant:
             left = [account for account in state.linked[person] if account not in accounts]
             said = [one for one in state.consents.of(person) if one.account in accounts]
             entries += [one.entry(uuid.uuid4().hex, left[0]) for one in said if left]
-        return await self.write(entries)
+        return await self.write(entries, patience=ERASING)
 
     async def activate(self, name: str | None) -> Version:
         """Load a model beside the one that answers, then let it answer; on any problem nothing changes.
@@ -350,6 +362,11 @@ class Tenant:
         else:
             self.observer.replaced(live, reference)
         gc.freeze()
+
+
+def _heard(landed: asyncio.Future[Receipt]) -> None:
+    """Take note of an outcome that nobody waits for any longer."""
+    landed.exception()
 
 
 def _read_something(model: Recommender) -> None:

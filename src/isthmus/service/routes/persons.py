@@ -27,7 +27,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def persons_export(person: PersonName, request: Request) -> Response:
         """Return all that is known of a person."""
         tenant, caller = caller_of(service, request)
-        told = changes.export(tenant, caller, person)
+        told = await changes.export(tenant, caller, person)
         await service.note(tenant.name, caller.name, "person exported", _whom(tenant, person, request=caller.request))
         return answer(told)
 
