@@ -117,7 +117,8 @@ def test_the_log_holds_every_trial_and_the_best_was_taken(split: Split, target: 
     assert {trial["method"] for trial in target.log} == {method.name for method in target.methods}
     for method in target.methods:
         trials = [trial for trial in target.log if trial["method"] == method.name]
-        best = max(trials, key=lambda trial: trial["ndcg@10"])  # type: ignore[return-value,arg-type]
+        alike = [trial for trial in trials if trial["settings"].get("sources") == method.settings.get("sources")]  # type: ignore[attr-defined]
+        best = max(alike, key=lambda trial: trial["ndcg@10"])  # type: ignore[return-value,arg-type]
         assert best["ndcg@10"] == pytest.approx(target.valid[method.name], abs=1e-6)
         assert trials[0]["settings"] == dict(METHODS[method.name].defaults)
         assert method.settings in [trial["settings"] for trial in trials]
@@ -165,13 +166,43 @@ def test_search_tries_one_setting_after_the_other(
 ) -> None:
     value = {0: 0.1, 1: 0.3, 2: 0.2}
     monkeypatch.setattr(
-        tune, "validate", lambda method, task: value[method.settings["a"]] + value[method.settings["b"]] / 10
+        tune,
+        "validate_each",
+        lambda method, task: np.full(9, value[method.settings["a"]] + value[method.settings["b"]] / 10),
     )
     run = replace(search, deadline=time.monotonic() + 60, log=[])
     best = run.run("slow")
     assert best.settings == {"a": 1, "b": 1, "half_life": 0.0}
     assert [(trial.settings["a"], trial.settings["b"]) for trial in run.log] == [(0, 0), (1, 0), (2, 0), (1, 1), (1, 2)]
     assert slow.fits == 3, "a setting that only reads needs no fit"
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "first", "kept"),
+    [
+        (0.001, 0.3, True, False),  # other domains seem better, by less than chance: the target teaches alone
+        (0.001, 0.3, False, False),
+        (0.05, 0.1, True, True),
+        (0.05, 0.1, False, True),
+        (-0.05, 0.1, True, False),
+    ],
+)
+def test_other_domains_teach_only_if_that_is_more_than_chance(
+    search: Search,
+    slow: type[Slow],
+    monkeypatch: pytest.MonkeyPatch,
+    gain: float,
+    noise: float,
+    first: bool,
+    kept: bool,
+) -> None:
+    differences = gain + noise * np.tile([1.0, -1.0], 50)
+    values = (first, not first)
+    monkeypatch.setattr(slow, "defaults", {"sources": first, "a": 0, "half_life": 0.0})
+    monkeypatch.setattr(slow, "grid", {"sources": values})
+    monkeypatch.setattr(tune, "validate_each", lambda method, task: 0.3 + differences * method.settings["sources"])
+    run = replace(search, deadline=time.monotonic() + 60, log=[])
+    assert run.run("slow").settings["sources"] is kept
 
 
 def test_no_trial_starts_after_the_deadline(search: Search, slow: type[Slow]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from isthmus.evaluate.metrics import ndcg
-from isthmus.evaluate.ranks import Ranks
+from isthmus.evaluate.ranks import Doubles, Ranks
 from isthmus.model.base import Hooks, Method, Setting, Settings, TrainingData
 from isthmus.split.task import Task
 from isthmus.train.methods import CARRIERS, make
@@ -79,9 +79,9 @@ class Search:
                 if value == best.settings[setting]:
                     continue
                 reuse = best if setting in best.reading else None
-                rival, score = self._trial(make(first.name, {**best.settings, setting: value}), reuse)
-                if score > reached:
-                    best, reached = rival, score
+                rival, scores = self._trial(make(first.name, {**best.settings, setting: value}), reuse)
+                if _better(scores - reached, transfers=value is True if setting == "sources" else None):
+                    best, reached = rival, scores
         return best
 
     def _axes(self, method: Method) -> Iterator[tuple[str, tuple[Setting, ...]]]:
@@ -90,8 +90,8 @@ class Search:
         idle |= set() if self.data.dated else set(method.dated)
         yield from ((setting, values) for setting, values in method.axes().items() if setting not in idle)
 
-    def _trial(self, method: Method, reuse: Method | None) -> tuple[Method, float]:
-        """Return the fitted method and its NDCG@10; with ``reuse`` what that one learned is taken over."""
+    def _trial(self, method: Method, reuse: Method | None) -> tuple[Method, Doubles]:
+        """Return the fitted method and each person's NDCG@10; with ``reuse`` what that one learned is taken over."""
         start = time.monotonic()
         if reuse is None:
             if method.name in CARRIERS:
@@ -99,13 +99,32 @@ class Search:
             method.fit(self.data, seed=self.seed)
         else:
             method.take_over(reuse)
-        score = validate(method, self.task)
-        self.log.append(Trial(method.name, dict(method.settings), round(score, 6), round(time.monotonic() - start, 2)))
-        return method, score
+        each = validate_each(method, self.task)
+        score = round(float(np.nanmean(each)), 6)
+        self.log.append(Trial(method.name, dict(method.settings), score, round(time.monotonic() - start, 2)))
+        return method, each
+
+
+def _better(gains: Doubles, transfers: bool | None) -> bool:
+    """Return whether a rival is taken, by what each person gains (P,).
+
+    Whether other domains are learned from (``transfers``) is no setting like others: a chance gain on validation
+    would carry over what hurts elsewhere. They must gain more than one standard error, whichever was tried first.
+    """
+    known = gains[~np.isnan(gains)]
+    if transfers is None:
+        return bool(known.mean() > 0)
+    error = float(known.std() / np.sqrt(known.size))
+    return bool(known.mean() > error if transfers else known.mean() >= -error)
 
 
 def validate(method: Method, task: Task) -> float:
     """Return the mean NDCG@10 of a fitted method on ``task``."""
+    return float(np.nanmean(validate_each(method, task)))
+
+
+def validate_each(method: Method, task: Task) -> Doubles:
+    """Return the NDCG@10 of each person of ``task``, (P,)."""
     parts = []
     for start in range(0, len(task), BLOCK):
         stop = min(start + BLOCK, len(task))
@@ -114,4 +133,4 @@ def validate(method: Method, task: Task) -> float:
             scores[task.seen(start, stop)] = -np.inf
         indptr = task.target_indptr[start : stop + 1]
         parts.append(Ranks.of(scores, indptr - indptr[0], task.targets[indptr[0] : indptr[-1]]))
-    return float(np.nanmean(ndcg(Ranks.join(parts), 10)))
+    return ndcg(Ranks.join(parts), 10)
