@@ -64,6 +64,12 @@ def serve_(
     seal: Seal = 3600.0,
     keep_days: KeepDays = 0.0,
     console: Annotated[bool, typer.Option("--console/--no-console", help="Show pages for people at /console.")] = True,
+    traces: Annotated[
+        str, typer.Option(metavar="URL", help="Where traces go: console, or OTLP over HTTP (http://HOST/v1/traces).")
+    ] = "",
+    trace_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share traced of the requests that bring no trace of their own.")
+    ] = 1.0,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,
 ) -> None:
@@ -84,6 +90,7 @@ def serve_(
     claims = {"tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
     tokens = {"issuer": issuer, "audience": audience, "jwks": jwks, **claims}
     said = {"host": host, "port": port, **limits, **upkeep, "console": console, "tokens": tokens if issuer else None}
+    said |= {"traces": traces, "trace_share": trace_share}
     settings = parse(ServiceSettings, said, where="serve")
     place = place_of(data, folder, model.with_name(model.name + ".service"))
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}

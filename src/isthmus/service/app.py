@@ -31,6 +31,7 @@ from isthmus.service.routes import (
     rollout,
 )
 from isthmus.service.schemas import ProblemOut
+from isthmus.service.watch.traces import Traced
 
 #: Groups of operations, in the order of the OpenAPI document.
 GROUPS: Final = (lists, health, drift, events, items, persons, consents, models, rollout, looking, console)
@@ -67,6 +68,8 @@ def create_app(service: Service, *, log_all: bool = False) -> FastAPI:
         app.add_exception_handler(kind, handler)
     app.add_middleware(Direct, endpoints=endpoints(app), handlers=handlers)
     app.add_middleware(Gate, guard=service.guard, log_all=log_all)
+    if service.tracing is not None:
+        app.add_middleware(Traced, tracing=service.tracing)
     return app
 
 

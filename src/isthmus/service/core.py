@@ -23,6 +23,7 @@ from isthmus.service.tenant import Tenant
 from isthmus.service.vault import Vault
 from isthmus.service.watch.gauges import Gauges
 from isthmus.service.watch.patrol import Patrol
+from isthmus.service.watch.traces import Tracing
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Service:
         Whether requests are taken.
     patrol : Patrol
         Goes through the audit log now and then.
+    tracing : Tracing, optional
+        Where traces go.
     """
 
     settings: ServiceSettings
@@ -75,6 +78,7 @@ class Service:
     tenants: dict[str, Tenant]
     monitor: Monitor = field(default_factory=Monitor)
     doors: Doors = field(default_factory=Doors)
+    tracing: Tracing | None = None
     patrol: Patrol = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +94,8 @@ class Service:
         InputError
             An address others can reach and no key; a log in use; no model.
         """
+        traces = settings.traces
+        tracing = Tracing(traces, __version__, share=settings.trace_share) if traces else None
         vault = Vault(places.data)
         place = Place(places.data, places.database)
         tenants: dict[str, Tenant] = {}
@@ -109,7 +115,7 @@ class Service:
                 tenant.log.close()
             vault.close()
             raise
-        service = cls(settings, vault, tenants)
+        service = cls(settings, vault, tenants, tracing=tracing)
         service.monitor.watch(Gauges(service), __version__)
         return service
 
@@ -142,6 +148,8 @@ class Service:
         await self.patrol.stop()
         await asyncio.gather(*(tenant.stop() for tenant in self.tenants.values()))
         self.vault.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     async def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log."""

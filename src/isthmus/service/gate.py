@@ -19,6 +19,7 @@ from isthmus.service.monitor import Monitor
 from isthmus.service.operations import Operation, find
 from isthmus.service.problems import BusyError, RequestError, problem
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
+from isthmus.service.watch.traces import trace_id
 
 if TYPE_CHECKING:
     from isthmus.service.vault import Vault
@@ -187,7 +188,7 @@ class Gate:
         except IsthmusError as error:
             await self._refuse(error, scope, pipe)
         except Exception:
-            logger.exception("request failed", extra={"fields": {"request_id": request}})
+            logger.exception("request failed", extra={"fields": {"request_id": request, "trace_id": trace_id()}})
             await self._refuse(IsthmusError("failed"), scope, pipe)
         finally:
             guard.doors.inside -= 1
@@ -211,6 +212,8 @@ class Gate:
             "key": caller.name if caller else "",
             "tenant": caller.tenant if caller else "",
         }
+        if traced := trace_id():
+            fields["trace_id"] = traced
         logger.info("request", extra={"fields": fields})
 
 

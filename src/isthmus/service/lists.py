@@ -17,6 +17,7 @@ from isthmus.log import logger
 from isthmus.service.live import Live, Top, clock
 from isthmus.service.scoring import WIDE, Ask, one, room, wide, without_each
 from isthmus.service.settings import ServiceSettings
+from isthmus.service.watch.traces import step
 from isthmus.types import Floats
 
 Done = TypeVar("Done")
@@ -168,8 +169,9 @@ class Lister:
         self._jobs.append(_Job(ask, done))
         self._work.set()
         try:
-            async with asyncio.timeout(self._settings.deadline):
-                return Listed(await done, "model")
+            with step("score", {"isthmus.k": ask.k}):
+                async with asyncio.timeout(self._settings.deadline):
+                    return Listed(await done, "model")
         except TimeoutError:
             return self._cheaper(ask)
 
@@ -186,7 +188,8 @@ class Lister:
         live = self._live()
         history = live.heard(ask.domain, live.ask([ask.person(live)])).last(WIDE)
         asked = asyncio.get_running_loop().run_in_executor(self._pool, without_each, live, ask.domain, history, rows)
-        return history, await asked
+        with step("score without each", {"isthmus.events": int(history.items.size)}):
+            return history, await asked
 
     async def aside(self, work: Callable[[], Done]) -> Done:
         """Return what ``work`` returns, done between two lists: what it uses is used by nobody meanwhile."""

@@ -91,7 +91,7 @@ def _listen(settings: ServiceSettings) -> socket.socket:
 def _log_json(*, verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("isthmus", "uvicorn.error"):
+    for name in ("isthmus", "uvicorn.error", "opentelemetry"):
         named = logging.getLogger(name)
         named.handlers, named.propagate = [handler], False
         named.setLevel(logging.INFO if verbose or name == "isthmus" else logging.WARNING)

@@ -77,6 +77,10 @@ class ServiceSettings(Settings):
         Requests a second and at once of one key; rate 0 means no limit.
     patrol : float
         Seconds between two checks of the audit log's chain.
+    traces : str
+        Where traces go: ``console``, or an address that takes OTLP over HTTP; empty for nowhere.
+    trace_share : float
+        Share of the requests traced that come without a trace of their own.
     drift_seconds : float
         Seconds that a window of events or lists is open at least before it is judged for drift.
     seal : float
@@ -106,6 +110,8 @@ class ServiceSettings(Settings):
     rate: float = Field(default=0.0, ge=0)
     burst: int = Field(default=20, ge=1)
     patrol: float = Field(default=60.0, gt=0)
+    traces: str = ""
+    trace_share: float = Field(default=1.0, ge=0, le=1)
     drift_seconds: float = Field(default=3600.0, ge=0)
     seal: float = Field(default=3600.0, ge=0)
     keep_days: float = Field(default=0.0, ge=0)

@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import copy_context
 from datetime import datetime
 from typing import Final
 
@@ -29,6 +30,7 @@ from isthmus.service.settings import ServiceSettings
 from isthmus.service.shadow import Shadow
 from isthmus.service.watch.observer import Observer
 from isthmus.service.watch.reference import Reference
+from isthmus.service.watch.traces import step
 
 _DRIFT: Final = "{}.drift.json"
 #: Seconds for which a failed write makes the service not ready, unless one succeeds.
@@ -159,11 +161,13 @@ class Tenant:
         self._writing[id(landed)] = time.monotonic()
 
         def done(outcome: Receipt | IsthmusError) -> None:
-            loop.call_soon_threadsafe(self._land, outcome, landed)
+            loop.call_soon_threadsafe(self._land, outcome, landed, context=here)
 
         try:
-            self.log.append(entries, done)
-            return await asyncio.wait_for(asyncio.shield(landed), patience or self.log.patience)
+            with step("log commit", {"isthmus.records": len(entries)}):
+                here = copy_context()  # the writer's thread has no trace
+                self.log.append(entries, done)
+                return await asyncio.wait_for(asyncio.shield(landed), patience or self.log.patience)
         except TimeoutError:
             landed.add_done_callback(_heard)
             raise BusyError("the event log does not answer") from None
@@ -194,7 +198,8 @@ class Tenant:
             return
         self._failed = -SICK
         try:
-            self._count_in(outcome)
+            with step("count in", {"isthmus.records": len(outcome.records)}):
+                self._count_in(outcome)
         except Exception as error:
             if not landed.done():
                 landed.set_exception(error)
