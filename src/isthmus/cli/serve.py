@@ -28,6 +28,12 @@ Folder = Annotated[
 ]
 Seal = Annotated[float, typer.Option(min=0, help="Seconds between two sealed segments; 0 for none.")]
 KeepDays = Annotated[float, typer.Option(min=0, help="Days after which events end; 0 for never.")]
+Traces = Annotated[
+    str, typer.Option(metavar="URL", help="Where traces go: console, or OTLP over HTTP (http://HOST/v1/traces).")
+]
+TraceShare = Annotated[
+    float, typer.Option(min=0, max=1, help="Share traced of the requests that bring no trace of their own.")
+]
 
 
 @app.command("serve")
@@ -64,12 +70,8 @@ def serve_(
     seal: Seal = 3600.0,
     keep_days: KeepDays = 0.0,
     console: Annotated[bool, typer.Option("--console/--no-console", help="Show pages for people at /console.")] = True,
-    traces: Annotated[
-        str, typer.Option(metavar="URL", help="Where traces go: console, or OTLP over HTTP (http://HOST/v1/traces).")
-    ] = "",
-    trace_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share traced of the requests that bring no trace of their own.")
-    ] = 1.0,
+    traces: Traces = "",
+    trace_share: TraceShare = 1.0,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,
 ) -> None:
