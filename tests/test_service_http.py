@@ -217,7 +217,7 @@ def test_models_change_under_load_without_a_failed_request(tmp_path: Path) -> No
         going = False
         await asyncio.gather(*askers)
         assert {(name, status, lists) for name, status, lists in seen} == {("first", 200, 16), ("second", 200, 8)}
-        assert (await client.post("/v1/models/rollback")).status_code == 422, "nothing left to go back to"
+        assert (await client.post("/v1/models/rollback")).status_code == 409, "nothing left to go back to"
         await client.post("/v1/models/second/activate")
         told = (await client.get("/v1/models")).json()
         assert (told["active"], told["previous"][-1]) == ("second", "first")

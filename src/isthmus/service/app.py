@@ -16,6 +16,7 @@ from isthmus.errors import InputError, IsthmusError
 from isthmus.service.core import Service
 from isthmus.service.direct import Direct, Handler, endpoints
 from isthmus.service.gate import Caller, Gate
+from isthmus.service.operations import OPERATIONS, methods
 from isthmus.service.problems import RequestError, problem
 from isthmus.service.routes import (
     consents,
@@ -35,6 +36,10 @@ from isthmus.service.watch.traces import Traced
 
 #: Groups of operations, in the order of the OpenAPI document.
 GROUPS: Final = (lists, health, drift, events, items, persons, consents, models, rollout, looking, console)
+_SCHEMES: Final[dict[str, dict[str, str]]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a token of the issuer."},
+    "header": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "A key."},
+}
 _REF: Final = "#/components/schemas/{model}"
 
 
@@ -81,6 +86,10 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
     for body in (*(body for group in GROUPS for body in group.BODIES), ProblemOut):
         said = body.model_json_schema(ref_template=_REF)
         schemas.update({**said.pop("$defs", {}), body.__name__: said})
+    document["components"]["securitySchemes"] = _SCHEMES
+    for one in OPERATIONS:
+        if one.scope and one.path in document["paths"]:
+            document["paths"][one.path][one.method.lower()]["security"] = [{name: [one.scope]} for name in _SCHEMES]
     return document
 
 
@@ -108,5 +117,7 @@ async def _theirs(request: Request, error: Exception) -> Response:
     if isinstance(cause, IsthmusError):
         return problem(cause, _request_id(request))
     failed = cast("HTTPException", error)
+    if failed.status_code == 405:
+        failed.headers = {"allow": ", ".join(methods(request.scope["path"]))}
     ours = RequestError(failed.status_code, str(failed.detail).lower(), headers=failed.headers)
     return problem(ours, _request_id(request))

@@ -16,7 +16,7 @@ SHOWN: Final = 200
 
 
 class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
 
 
 class Call(_Form):

@@ -12,6 +12,7 @@ from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.live import Version
 from isthmus.service.pointer import Pointer, read_pointer, write_pointer
+from isthmus.service.problems import ConflictError
 
 if TYPE_CHECKING:
     from isthmus.service.signing import Trust
@@ -111,7 +112,7 @@ class Models:
     def back(self) -> Pointer:
         """Return the pointer after going back to the model before."""
         if not self.pointer.previous:
-            raise InputError("there is no model to go back to", fix="activate one by name")
+            raise ConflictError("there is no model to go back to", fix="activate one by name")
         return self._answers(self.pointer.previous[-1], self.pointer.previous[:-1])
 
     def _answers(self, name: str, previous: tuple[str, ...]) -> Pointer:

@@ -93,3 +93,14 @@ def find(method: str, path: str) -> Operation | None:
         if one.method == method and path.startswith(start) and path.endswith(end) and len(path) > len(start + end):
             return one
     return None
+
+
+def methods(path: str) -> list[str]:
+    """Return the methods a path has.
+
+    Examples
+    --------
+    >>> methods("/v1/persons/shop:a")
+    ['DELETE', 'GET']
+    """
+    return sorted(method for method in {one.method for one in OPERATIONS} if find(method, path))

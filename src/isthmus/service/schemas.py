@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from isthmus.types import EventName
 
@@ -21,8 +21,24 @@ Platform = Annotated[str, StringConstraints(min_length=1, max_length=128, patter
 Text = Annotated[str, StringConstraints(max_length=100_000)]
 
 
+def _whole(value: object) -> object:
+    """Let 4.0 be a whole number, as JSON has it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: object) -> object:
+    """Refuse times that are no text, or a mere number."""
+    if not isinstance(value, str) or value[4:5] != "-":
+        raise ValueError("is no time as in RFC 3339")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+When = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text)]
+
+
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Account(_Body):
@@ -47,7 +63,7 @@ class EventIn(_Body):
     item: Name = Field(examples=["b3"])
     event: EventName = Field(default="click", examples=["purchase"])
     value: float | None = Field(default=None, description="Rating, seconds.")
-    ts: AwareDatetime | None = Field(default=None, description="When; now if not given.")
+    ts: When | None = Field(default=None, description="When; now if not given.")
     id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
         default=None, description="Unique in a tenant; made from the rest if not given.", examples=["order-5-1"]
     )
@@ -88,12 +104,12 @@ class RecommendIn(_Body):
 
     persons: list[Account] = Field(min_length=1, max_length=BATCH)
     target: Name | None = Field(default=None, description="One domain; all domains of the model if not given.")
-    k: int = Field(default=10, ge=1, le=1000, description="Length of each list.")
+    k: Whole = Field(default=10, ge=1, le=1000, description="Length of each list.")
     exclude_seen: bool = Field(default=True, description="Whether items of the history are left out.")
     exclude: list[ItemName] = Field(default=[], max_length=BATCH, description="Other items left out.")
     filters: FiltersIn | None = None
     scores: bool = Field(default=False, description="Whether scores are shown, to four digits.")
-    reasons: int = Field(default=0, ge=0, le=5, description="Items of the history named for each; one person only.")
+    reasons: Whole = Field(default=0, ge=0, le=5, description="Items of the history named for each; one person only.")
 
     @model_validator(mode="after")
     def _not_too_much(self) -> Self:
@@ -157,7 +173,7 @@ class SimilarIn(_Body):
     platform: Platform = Field(examples=["shop"])
     item: Name = Field(examples=["b3"])
     target: Name | None = None
-    k: int = Field(default=10, ge=1, le=1000)
+    k: Whole = Field(default=10, ge=1, le=1000)
 
 
 class SimilarList(_Body):
@@ -179,7 +195,7 @@ class ExplainIn(_Body):
     platform: Platform = Field(examples=["shop"])
     user: Name = Field(examples=["u17"])
     item: ItemName
-    most: int = Field(default=10, ge=1, le=100, description="Items of the history named, at most.")
+    most: Whole = Field(default=10, ge=1, le=100, description="Items of the history named, at most.")
 
 
 class ExplainOut(_Answer):
@@ -203,8 +219,8 @@ class ItemIn(_Body):
     categories: list[Name] | None = Field(default=None, max_length=100)
     attributes: Text | None = Field(default=None, description="JSON text.")
     lang: Name | None = None
-    available_from: AwareDatetime | None = None
-    available_until: AwareDatetime | None = None
+    available_from: When | None = None
+    available_until: When | None = None
 
 
 class ItemsIn(_Body):

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from datetime import datetime
 from typing import Final
 
-from isthmus.errors import ArtefactError, DataError, IsthmusError, NotFoundError, StorageError, nearest
+from isthmus.errors import ArtefactError, IsthmusError, NotFoundError, StorageError, nearest
 from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.arm import Arm, Canary, count_in
@@ -234,7 +234,7 @@ class Tenant:
             live = self.live
             bodies = {name: json.dumps(said, ensure_ascii=False, sort_keys=True) for name, said in items}
             if len(bodies) < len(items):
-                raise DataError("an item is given twice", fix="name each item once")
+                raise ConflictError("an item is given twice", fix="name each item once")
             fresh = {name: body for name, body in bodies.items() if name not in live.shelf.names}
             changed = {name: body for name, body in bodies.items() if name in live.added and live.added[name] != body}
             back = [name for name in bodies if name in live.shelf.removed and name not in changed]

@@ -17,6 +17,8 @@ from isthmus.service.tenant import Tenant
 
 Responses = dict[int | str, dict[str, object]]
 JSON: Final = "application/json"
+#: ``PLATFORM:ID`` in a path.
+NAMED: Final = r"^[^:]+:[\s\S]+$"
 #: Bodies that are described in the OpenAPI document by hand, because :func:`read` reads them.
 Bodies = tuple[type[BaseModel], ...]
 B = TypeVar("B", bound=BaseModel)

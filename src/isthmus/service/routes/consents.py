@@ -19,11 +19,11 @@ from isthmus.service.items import Account
 from isthmus.service.live import clock
 from isthmus.service.problems import RequestError
 from isthmus.service.records import pseudonym
-from isthmus.service.routes.base import Bodies, answer, caller_of, read, says, takes
+from isthmus.service.routes.base import NAMED, Bodies, answer, caller_of, read, says, takes
 from isthmus.service.schemas_consents import ConsentsIn, ConsentsOut
 from isthmus.service.tenant import Tenant
 
-PersonName = Annotated[str, Path(description="PLATFORM:USER", examples=["shop:u17"], max_length=1024)]
+PersonName = Annotated[str, Path(description="PLATFORM:USER", examples=["shop:u17"], max_length=1024, pattern=NAMED)]
 
 #: Bodies the group reads.
 BODIES: Final[Bodies] = (ConsentsIn,)

@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from isthmus.service import changes
 from isthmus.service.core import Service
-from isthmus.service.routes.base import Bodies, answer, caller_of, read, says, takes
+from isthmus.service.routes.base import NAMED, Bodies, answer, caller_of, read, says, takes
 from isthmus.service.schemas import ItemsIn, ItemsOut, RemovedOut
 
-ItemPath = Annotated[str, Path(description="PLATFORM:ITEM", examples=["shop:b3"], max_length=1024)]
+ItemPath = Annotated[str, Path(description="PLATFORM:ITEM", examples=["shop:b3"], max_length=1024, pattern=NAMED)]
 
 #: Bodies the group reads.
 BODIES: Final[Bodies] = (ItemsIn,)

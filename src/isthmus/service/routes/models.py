@@ -27,7 +27,7 @@ def add(app: FastAPI, service: Service) -> None:
         tenant, _ = caller_of(service, request)
         return answer(changes.models(tenant))
 
-    @app.post("/v1/models/rollback", response_model=ActivatedOut, tags=["models"], responses=says(404, 422, 507))
+    @app.post("/v1/models/rollback", response_model=ActivatedOut, tags=["models"], responses=says(404, 409, 422, 507))
     async def models_rollback(request: Request) -> Response:
         """Let the model before answer again."""
         tenant, caller = caller_of(service, request)

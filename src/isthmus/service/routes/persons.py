@@ -10,11 +10,11 @@ from starlette.responses import Response
 from isthmus.service import changes
 from isthmus.service.core import Service
 from isthmus.service.records import pseudonym
-from isthmus.service.routes.base import Bodies, answer, caller_of, says
+from isthmus.service.routes.base import NAMED, Bodies, answer, caller_of, says
 from isthmus.service.schemas import ErasedOut, PersonOut
 from isthmus.service.tenant import Tenant
 
-PersonName = Annotated[str, Path(description="PLATFORM:USER", examples=["shop:u17"], max_length=1024)]
+PersonName = Annotated[str, Path(description="PLATFORM:USER", examples=["shop:u17"], max_length=1024, pattern=NAMED)]
 
 #: Bodies the group reads.
 BODIES: Final[Bodies] = ()
