@@ -3,8 +3,8 @@
     ISTHMUS_DATA=... python benchmarks/bench_platforms.py --out benchmarks/reports/NAME [SET ...]
 
 Sets: twin, unrelated (simulated, tastes carry over or not), town (simulated), fedcsr (Amazon Food and Kitchen). Models
-learn from train, the weights are compared on valid; test is not read. Prints one JSON object; writes platforms.json and
-README.md to the folder. Nothing row by row, no title and no id of the data enters a report.
+learn from train, the weights are compared on valid; test is not read. Prints one JSON object; writes platforms.json, in
+which other sets stay, and README.md to the folder. Nothing row by row, no title and no id of the data enters a report.
 """
 
 from __future__ import annotations
@@ -191,8 +191,11 @@ def main() -> None:
     asked = parser.parse_args()
     found: list[dict[str, object]] = []
     asked.out.mkdir(parents=True, exist_ok=True)
+    names = asked.sets or list(SETS)
+    if (file := asked.out / "platforms.json").is_file():  # sets measured before stay
+        found = [one for one in json.loads(file.read_text(encoding="utf-8"))["sets"] if one["set"] not in names]
     preface = (HERE / "platforms_preface.md").read_text(encoding="utf-8")
-    for name in asked.sets or SETS:
+    for name in names:
         found.append(measure(name, asked.budget, asked.most))
         data: dict[str, object] = {"machine": machine_card(), "methods": METHODS, "k": K, "sets": found}
         text = json.dumps(data, indent=1, default=str, ensure_ascii=False)

@@ -18,6 +18,7 @@ from isthmus.errors import DataError, InputError
 from isthmus.evaluate.cards import data_card
 from isthmus.evaluate.classes import Told, class_errors, class_tests
 from isthmus.model.text_classes import Linear, Majority, learn_pool, pool
+from isthmus.pipeline.classifier import Classifier
 from isthmus.pipeline.classify import ClassifySettings, FittedClasses, classify
 from isthmus.pipeline.labels import CHOOSE, EXAMINE, TEACH, LabelSettings, labelled, open_items
 from isthmus.pipeline.task_reports import class_report
@@ -149,6 +150,43 @@ def test_items_without_a_label_get_one_and_the_doubtful_are_asked_first() -> Non
     brand = corpus().items.select("item", truth=pl.col("attributes").str.json_path_match("$.brand"))
     assert (told.join(brand, on="item").select((pl.col("label") == pl.col("truth")).mean())).item() > 0.75
     assert sorted(told["ask"].drop_nulls().to_list()) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("label", ["category", "attribute:brand", "domain"])
+def test_a_kept_classifier_says_what_it_said_at_first_and_reads_no_label(label: str, tmp_path: Path) -> None:
+    how = LabelSettings(label, None if label == "domain" else "things", least=5, hide_names=True)
+    settings = ClassifySettings(how, read=False)
+    with_all = classify(open_items(split_of(tmp_path)), settings)
+    rows = with_all.labelled.rows
+    Classifier.of(with_all, settings).save(tmp_path / "kept")
+    items = corpus().items[rows]
+    opened = Classifier.open(tmp_path / "kept")
+    found = opened.tell(items)
+    chances = np.exp(with_all.log_chances(rows)["blend"])
+    told = dict(zip(items["item"], chances.max(axis=1), strict=True))
+    names = dict(zip(items["item"], chances.argmax(axis=1), strict=True))
+    for item, said, chance in found.select("item", "label", "probability").iter_rows():
+        assert with_all.labelled.names[names[item]] == said
+        assert chance == pytest.approx(told[item], abs=1e-6)
+    if label == "category":
+        lied = items.with_columns(categories=pl.Series([["茶"]] * items.height))
+        assert opened.tell(lied)["label"].to_list() == found["label"].to_list()
+    bare = opened.tell(items[:1].with_columns(title=pl.lit(None, pl.String), attributes=pl.lit(None, pl.String)))
+    assert bare.height == 1
+    assert opened.tell(items[:0]).height == 0
+
+
+def test_one_logistic_regression_is_that_of_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    for n_classes in (2, 3):
+        rows = rng.normal(size=(60, 4)).astype(np.float32)
+        codes = rng.integers(0, n_classes, 60)
+        mine = Linear(10.0).fit(rows, codes, n_classes)
+        shaped = np.asarray((rows - mine.centre) / mine.spread, dtype=np.float64)
+        theirs = LogisticRegression(C=1.0, max_iter=1000, tol=1e-3).fit(shaped, codes)
+        np.testing.assert_allclose(mine.log_chances(rows), theirs.predict_log_proba(shaped), atol=1e-9)
 
 
 def open_like(given: Corpus):

@@ -38,8 +38,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_is_true(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 9
     monkeypatch.chdir(place)
+    (place / "pairs.csv").write_text("platform,user,item\nsouth,谁,什么\n", encoding="utf-8")
+    (place / "new.csv").write_text("platform,item,domain,title\nsouth,新,target,茶\n", encoding="utf-8")
     for command in COMMANDS:
         done = isthmus(*command.split()[1:])
         assert done.code == 0, f"{command}\n{done.out}{done.err}"
@@ -56,13 +58,15 @@ def test_the_page_is_true(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space: dict[str, object] = {}
     exec(compile(program, "tasks.md", "exec"), space)
     assert pl.read_csv("ratings.csv").columns == ["platform", "user", "item", "rating", "known"]
+    assert pl.read_csv("more.csv").columns == pl.read_csv("ratings.csv").columns
+    assert pl.read_csv("told.csv").columns == ["platform", "item", "title", "label", "probability"]
     assert pl.read_csv("classes.csv").columns == ["platform", "item", "title", "label", "probability", "ask"]
 
 
 def test_a_strategy_trains_the_model_on(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     if not Path("MODEL").is_dir():
-        assert isthmus(*COMMANDS[2].split()[1:]).code == 0
+        assert isthmus(*next(one for one in COMMANDS if " pretrain " in one).split()[1:]).code == 0
     words = ("--target", "target", "--no-read", "--least", 5, "--from", "MODEL", "--strategy", "top", "--epochs", 1)
     done = isthmus("classify", "SPLIT", *words, "--out", tmp_path / "tuned", "--json")
     assert done.code == 0, done.err
@@ -79,6 +83,30 @@ def test_pairs_and_json(place: Path, tmp_path: Path) -> None:
     assert pl.read_ndjson(tmp_path / "told.jsonl").select("user", "item", "known").row(0) == ("谁", "什么", "neither")
 
 
+def test_a_kept_model_says_what_it_said_at_first(place: Path, tmp_path: Path) -> None:
+    kept, first, later = tmp_path / "kept", tmp_path / "first.csv", tmp_path / "later.csv"
+    done = isthmus(*(word.replace("{}", str(place)) for word in RATE[:-1]), tmp_path / "r", "--predict", first,
+                   "--save", kept)  # fmt: skip
+    assert done.code == 0, done.err
+    pairs = tmp_path / "pairs.csv"
+    pl.read_csv(first, infer_schema=False).select("platform", "user", "item").write_csv(pairs)
+    done = isthmus("rate", kept, "--pairs", pairs, "--predict", later)
+    assert done.code == 0, done.err
+    assert first.read_bytes() == later.read_bytes()
+    for words, said in (
+        (("rate", kept, "--pairs", pairs), "--predict"),
+        (("rate", kept, "--predict", later), "--pairs"),
+        (("rate", kept, "--pairs", pairs, "--predict", later, "--out", tmp_path / "y"), "has learned"),
+        (("classify", kept, "--items", pairs, "--predict", later), "--save kept"),
+    ):
+        done = isthmus(*words)
+        assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
+        assert said in done.err
+    (kept / "accounts.parquet").write_bytes(b"x")
+    done = isthmus("rate", kept, "--pairs", pairs, "--predict", later)
+    assert (done.code, "changed since" in done.err) == (2, True), done.err
+
+
 RATE = ("rate", "{}/SPLIT", "--target", "target", "--no-read", "--out", "{}/x")
 CLASSIFY = ("classify", "{}/SPLIT", "--target", "target", "--no-read", "--out", "{}/x")
 BAD = {
@@ -91,6 +119,10 @@ BAD = {
     "a split as model": ((*RATE, "--from", "{}/SPLIT"), "pre-trained model"),
     "unknown label": ((*CLASSIFY, "--label", "categry"), "did you mean 'category'"),
     "no such attribute": ((*CLASSIFY, "--label", "attribute:colour"), "two classes"),
+    "a report and no split": (("rate", "{}/SPLIT", "--out", "{}/x"), "--target"),
+    "keep what cannot be": ((*RATE, "--save", "{}/y", "--from", "{}/SPLIT"), "cannot be kept"),
+    "keep in somebody's folder": ((*RATE, "--save", "{}/occupied"), "occupied"),
+    "new items for a corpus": ((*CLASSIFY, "--items", "{}/p.csv"), "--items"),
     "no target": (("classify", "{}/SPLIT", "--out", "{}/x"), "--target"),
     "ask without a place": ((*CLASSIFY, "--ask", "3"), "--predict"),
     "strategy without a model": ((*CLASSIFY, "--strategy", "lora"), "--from"),

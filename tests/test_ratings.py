@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -23,8 +24,9 @@ from isthmus.model.rating_base import RatingModel, Ratings, ridge_rows
 from isthmus.model.rating_blend import Stack, as_chances, learn_blend, rating_cohorts
 from isthmus.model.rating_content import ContentRatings, FactorRatings
 from isthmus.model.rating_knn import ResidualKnn
-from isthmus.pipeline.rate import FittedRatings, RateSettings, find_pairs, pairs_of_test, rate
+from isthmus.pipeline.rate import FittedRatings, RateSettings, pairs_of_test, rate
 from isthmus.pipeline.rate_data import RatingTask
+from isthmus.pipeline.rater import Rater, find_pairs
 from isthmus.pipeline.task_reports import rating_report
 from isthmus.split.temporal import TEST, VALID, Split
 
@@ -331,7 +333,7 @@ def test_test_ratings_change_no_prediction() -> None:
     events = split.events.with_columns(value=pl.when(pl.col("part") == TEST).then(1.0).otherwise("value"))
     other = rate(Split(split.corpus, events, split.card), RateSettings("things", read=False))
     question = fitted().task.asked(TEST)
-    first, second = (model.predict(question.persons, question.items) for model in (fitted(), other))
+    first, second = (model.rater.predict(question.persons, question.items) for model in (fitted(), other))
     np.testing.assert_array_equal(first, second)
 
 
@@ -339,7 +341,7 @@ def test_pairs_of_anybody_and_anything_get_a_rating() -> None:
     found = fitted()
     user = found.task.split.corpus.persons[0].removeprefix("shop:")
     pairs = {"platform": ["shop"] * 4, "user": [user, "nobody", "nobody", user], "item": ["i000", "i000", "新", "新"]}
-    rated = find_pairs(found, pl.DataFrame(pairs))
+    rated = find_pairs(found.rater, pl.DataFrame(pairs))
     assert rated["rating"].is_between(*found.blend.scale).all()
     assert rated["known"].to_list() == ["both", "item", "neither", "person"]
     assert rated["rating"].n_unique() == 4
@@ -348,12 +350,27 @@ def test_pairs_of_anybody_and_anything_get_a_rating() -> None:
     assert tested.null_count().sum_horizontal().item() == 0
 
 
+def test_a_kept_rater_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    found = fitted()
+    found.rater.save(tmp_path / "kept")
+    opened = Rater.open(tmp_path / "kept")
+    question = found.task.asked(TEST)
+    first, second = (one.tell(one.known, question.persons, question.items) for one in (found.rater, opened))
+    assert list(first) == list(second)
+    for name, said in first.items():
+        np.testing.assert_array_equal(said, second[name], err_msg=name)
+    nobody = np.array([10_000, 10_000]), np.array([0, -1])
+    np.testing.assert_array_equal(found.rater.predict(*nobody), opened.predict(*nobody))
+    with pytest.raises(InputError, match="cannot be kept"):
+        replace(opened, head=lambda persons, _: persons * 1.0).save(tmp_path / "x")
+
+
 def test_pairs_of_another_domain_are_refused() -> None:
     task = RatingTask.of(world_split(), "target")
     found = replace(fitted(), task=task)
     away = world_split().corpus.items.filter(pl.col("domain") == "source").select("platform", "item")[:1]
     with pytest.raises(DataError, match="not of domain"):
-        find_pairs(found, away.with_columns(user=pl.lit("nobody")))
+        find_pairs(found.rater, away.with_columns(user=pl.lit("nobody")))
 
 
 def test_ratings_elsewhere_are_put_on_the_scale_of_the_target() -> None:

@@ -18,7 +18,16 @@ from isthmus.errors import ArtefactError, InputError, StorageError
 Json = dict[str, object]
 
 #: The file that says what a folder of ours holds.
-MANIFESTS: Final = ("corpus.json", "split.json", "vectors.json", "model.json", "report.json", "isthmus.json")
+MANIFESTS: Final = (
+    "corpus.json",
+    "split.json",
+    "vectors.json",
+    "model.json",
+    "ratings.json",
+    "classes.json",
+    "report.json",
+    "isthmus.json",
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM)
 

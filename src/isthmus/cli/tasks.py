@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from isthmus.evaluate.tables import TableReport
 
 app = typer.Typer()
+Given = TypeVar("Given")
 
-Out = Annotated[Path, typer.Option(metavar="REPORT", help="Folder for report.json and report.html.")]
+Out = Annotated[Path | None, typer.Option(metavar="REPORT", help="Folder for report.json and report.html.")]
+Save = Annotated[
+    Path | None, typer.Option(metavar="MODEL", help="Keep what was learned in this folder, to be used again.")
+]
 Start = Annotated[
     Path | None, typer.Option("--from", metavar="MODEL", help="Pre-trained model that takes part: pretrain wrote it.")
 ]
@@ -33,8 +37,10 @@ Seed = Annotated[int, typer.Option(min=0, help="For everything that draws.")]
 
 @app.command("classify")
 def classify_(
-    items: Annotated[Path, typer.Argument(metavar="CORPUS|SPLIT", help="Folder of a corpus or a split.")],
-    out: Out,
+    source: Annotated[
+        Path, typer.Argument(metavar="CORPUS|SPLIT|MODEL", help="Folder of a corpus or a split; or what --save kept.")
+    ],
+    out: Out = None,
     target: Annotated[
         str | None, typer.Option(metavar="DOMAIN", help="Domain of the items; all with --label domain.")
     ] = None,
@@ -55,13 +61,28 @@ def classify_(
     ] = False,
     model: Model = None,
     read: Read = True,
+    save: Save = None,
+    items: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Items for MODEL: platform, item, domain, title, text, ….")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Tell the classes of items from their texts; measured on held-out items, each label hidden from what is read."""
+    from isthmus.pipeline.kept import is_kept
+
+    if is_kept(source, "classes"):
+        _refuse_learning(out, save, start)
+        _classify_with(source, items, predict)
+        return
+    if items is not None:
+        raise InputError("--items are for what --save kept", where="--items", fix="name its folder first")
+    out = _needed(out, "--out")
+    _refuse_unkept(save, start)
     from isthmus.evaluate.cards import data_card
     from isthmus.files import require_free
+    from isthmus.pipeline.classifier import Classifier
     from isthmus.pipeline.classify import ClassifySettings, classify
     from isthmus.pipeline.frames import check_lists_path, write_table
     from isthmus.pipeline.labels import LabelSettings, open_items
@@ -74,20 +95,22 @@ def classify_(
         raise InputError("--ask ranks items in a file", where="--ask", fix="name one with --predict")
     how = LabelSettings(label, target, least=least, share=share, hide_names=hide_names, seed=seed)
     settings = ClassifySettings(how, start=start, strategy=strategy, epochs=epochs, model=model, read=read)
-    split = open_items(items)
+    split = open_items(source)
     fitted = classify(split, settings)
     report = class_report(fitted, data_card(split.corpus), how)
     report.save(out)
+    if save is not None:
+        Classifier.of(fitted, settings).save(save)
     if predict is not None:
         write_table(fitted.predict(split.corpus.items, ask=ask, seed=seed), predict)
-    _tell(report, out, predict)
+    _tell(report, out, predict, save)
 
 
 @app.command("rate")
 def rate_(
-    split: Annotated[Path, typer.Argument(metavar="SPLIT", help="Folder of a split.")],
-    target: Annotated[str, typer.Option(metavar="DOMAIN", help="Target domain.")],
-    out: Out,
+    source: Annotated[Path, typer.Argument(metavar="SPLIT|MODEL", help="Folder of a split; or of what --save kept.")],
+    target: Annotated[str | None, typer.Option(metavar="DOMAIN", help="Target domain, of a split.")] = None,
+    out: Out = None,
     start: Start = None,
     strategy: Strategy = "frozen",
     loss: Annotated[
@@ -102,14 +125,24 @@ def rate_(
     ] = None,
     model: Model = None,
     read: Read = True,
+    save: Save = None,
     seed: Seed = 0,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Predict the rating that an account would give an item, new ones too; measured on the test part."""
+    from isthmus.pipeline.kept import is_kept
+
+    if is_kept(source, "ratings"):
+        _refuse_learning(out, save, start)
+        _rate_with(source, pairs, predict)
+        return
+    target, out = _needed(target, "--target"), _needed(out, "--out")
+    _refuse_unkept(save, start)
     from isthmus.files import require_free
     from isthmus.pipeline.frames import check_lists_path, read_events, write_table
-    from isthmus.pipeline.rate import RateSettings, find_pairs, pairs_of_test, rate
+    from isthmus.pipeline.rate import RateSettings, pairs_of_test, rate
+    from isthmus.pipeline.rater import find_pairs
     from isthmus.pipeline.task_reports import rating_report
     from isthmus.split.temporal import Split
 
@@ -120,20 +153,89 @@ def rate_(
         raise InputError("--pairs needs a place for the ratings", where="--pairs", fix="name one with --predict")
     asked = None if pairs is None else read_events(pairs).select("platform", "user", "item")
     settings = RateSettings(target, start, strategy, loss, epochs, model, read, seed)
-    fitted = rate(Split.open(split), settings)
+    fitted = rate(Split.open(source), settings)
     report = rating_report(fitted, seed=seed)
     report.save(out)
+    if save is not None:
+        fitted.rater.save(save)
     if predict is not None:
-        write_table(find_pairs(fitted, pairs_of_test(fitted) if asked is None else asked), predict)
-    _tell(report, out, predict)
+        write_table(find_pairs(fitted.rater, pairs_of_test(fitted) if asked is None else asked), predict)
+    _tell(report, out, predict, save)
 
 
-def _tell(report: TableReport, out: Path, predict: Path | None) -> None:
+def _needed(value: Given | None, option: str) -> Given:
+    """Return an option that learning needs."""
+    if value is None:
+        raise InputError(f"{option} is lacking", where=option, fix="it is needed unless MODEL is what --save kept")
+    return value
+
+
+def _refuse_unkept(save: Path | None, start: Path | None) -> None:
+    """Refuse before long work what could not be kept after it."""
+    from isthmus.files import require_free
+
+    if save is None:
+        return
+    require_free(save)
+    if start is not None:
+        raise InputError("what a pre-trained model says cannot be kept", where="--save", fix="learn without --from")
+
+
+def _refuse_learning(out: Path | None, save: Path | None, start: Path | None) -> None:
+    """Refuse options of learning where everything is learned."""
+    for option, value in (("--out", out), ("--save", save), ("--from", start)):
+        if value is not None:
+            raise InputError(f"{option} is for learning, and this model has learned", where=option, fix="leave it out")
+
+
+def _classify_with(model: Path, items: Path | None, predict: Path | None) -> None:
+    """Write the classes of new items."""
+    from isthmus.pipeline.classifier import Classifier
+    from isthmus.pipeline.frames import check_lists_path, read_items, write_table
+
+    file, place = _needed_with(items, "--items"), _needed_with(predict, "--predict")
+    check_lists_path(place)
+    told = Classifier.open(model).tell(read_items(file))
+    write_table(told, place)
+    _say_written(place, told.height, "items")
+
+
+def _rate_with(model: Path, pairs: Path | None, predict: Path | None) -> None:
+    """Write the ratings of pairs."""
+    from isthmus.pipeline.frames import check_lists_path, read_events, write_table
+    from isthmus.pipeline.rater import Rater, find_pairs
+
+    file, place = _needed_with(pairs, "--pairs"), _needed_with(predict, "--predict")
+    check_lists_path(place)
+    told = find_pairs(Rater.open(model), read_events(file).select("platform", "user", "item"))
+    write_table(told, place)
+    _say_written(place, told.height, "pairs")
+
+
+def _needed_with(value: Path | None, option: str) -> Path:
+    """Return an option that using a kept model needs."""
+    if value is None:
+        raise InputError(f"{option} is lacking", where=option, fix="name a file: the model is ready")
+    return value
+
+
+def _say_written(place: Path, rows: int, what: str) -> None:
+    if wants_json():
+        put_json({"predictions": str(place), "rows": rows})
+        return
+    say(f"{rows:,} {what}: {place}")
+
+
+def _tell(report: TableReport, out: Path, predict: Path | None, save: Path | None) -> None:
     """Write the first table of a report, what it says, and where everything lies."""
     data = report.data
     if wants_json():
         told = {name: data[name] for name in ("errors", "tests", "weights")}
-        put_json({"report": str(out / "report.html"), "predictions": None if predict is None else str(predict), **told})
+        places = {
+            "predictions": None if predict is None else str(predict),
+            "model": None if save is None else str(save),
+        }
+        put_json({"report": str(out / "report.html"), **places, **told})
         return
     first = report.sheets[0]
     table(f"{report.title}: {first.title}", first.columns, first.rows)
@@ -141,3 +243,5 @@ def _tell(report: TableReport, out: Path, predict: Path | None) -> None:
     say(f"report: {out / 'report.html'}")
     if predict is not None:
         say(f"predictions: {predict}")
+    if save is not None:
+        say(f"model: {save}")

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from isthmus.errors import InputError
-from isthmus.model.base import Doubles
+from isthmus.model.base import Doubles, State
 from isthmus.model.rating_base import RatingModel, Ratings
 from isthmus.types import Ints
 
@@ -29,6 +29,14 @@ class Constant(RatingModel):
     def predict(self, known: Ratings, persons: Ints, items: Ints) -> Doubles:  # noqa: ARG002
         """Return the mean for each pair, (n,)."""
         return np.full(items.size, self.mean)
+
+    def state(self) -> State:
+        """Return the mean."""
+        return {"mean": np.array([self.mean])}
+
+    def restore(self, state: State) -> None:
+        """Take back the mean."""
+        self.mean = float(state["mean"][0])
 
 
 class Bias(RatingModel):
@@ -88,6 +96,14 @@ class Bias(RatingModel):
         """Return the rating of each pair, (n,)."""
         found: Doubles = self.mean + self.persons(known)[persons] + self.items[items]
         return found
+
+    def state(self) -> State:
+        """Return the mean and the effects of items."""
+        return {"mean": np.array([self.mean]), "items": self.items}
+
+    def restore(self, state: State) -> None:
+        """Take back the mean and the effects."""
+        self.mean, self.items = float(state["mean"][0]), state["items"].astype(np.float64)
 
     def residuals(self, known: Ratings) -> Doubles:
         """Return what each known rating is above its prediction, (E,)."""

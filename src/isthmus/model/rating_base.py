@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from isthmus.errors import DataError, InputError
-from isthmus.model.base import Doubles
+from isthmus.model.base import Doubles, State
 from isthmus.types import Bools, Ints
 
 #: Ratings whose factors are looked up at a time: bounds the memory of :func:`ridge_rows`.
@@ -136,6 +136,30 @@ class RatingModel(ABC):
         persons, items : int64 arrays (n,)
             The pairs.
         """
+
+    @abstractmethod
+    def state(self) -> State:
+        """Return what was learned, as plain arrays."""
+
+    @abstractmethod
+    def restore(self, state: State) -> None:
+        """Take back what :meth:`state` returned."""
+
+
+def inner(prefix: str, state: State) -> State:
+    """Return a state within a larger one, by the names that begin with ``prefix`` and a dot.
+
+    Examples
+    --------
+    >>> list(inner("bias", {"bias.mean": np.zeros(1), "factors": np.zeros(2)}))
+    ['mean']
+    """
+    return {name.removeprefix(f"{prefix}."): array for name, array in state.items() if name.startswith(f"{prefix}.")}
+
+
+def outer(prefix: str, state: State) -> State:
+    """Return a state to be put into a larger one: the opposite of :func:`inner`."""
+    return {f"{prefix}.{name}": array for name, array in state.items()}
 
 
 def ridge_rows(

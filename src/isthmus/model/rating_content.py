@@ -9,9 +9,9 @@ import numpy as np
 from scipy import sparse
 
 from isthmus.errors import DataError
-from isthmus.model.base import Doubles
+from isthmus.model.base import Doubles, State
 from isthmus.model.bias import Bias
-from isthmus.model.rating_base import RatingModel, Ratings, ridge_rows
+from isthmus.model.rating_base import RatingModel, Ratings, inner, outer, ridge_rows
 from isthmus.rng import generator
 from isthmus.types import Floats, Ints
 
@@ -74,6 +74,16 @@ class ContentRatings(RatingModel):
         """Return the rating of each pair, (n,)."""
         return self.bias.predict(known, persons, items) + self._taste(known, persons, items, self.vectors, "taste")
 
+    def state(self) -> State:
+        """Return the biases and the contents."""
+        return {**outer("bias", self.bias.state()), "vectors": self.vectors}
+
+    def restore(self, state: State) -> None:
+        """Take back the biases and the contents."""
+        self.bias = Bias(self.bias_settings)
+        self.bias.restore(inner("bias", state))
+        self.vectors = state["vectors"].astype(np.float64)
+
     def _taste(self, known: Ratings, persons: Ints, items: Ints, factors: Doubles, strength: str) -> Doubles:
         """Return the product of person and item, the persons placed among ``factors`` by what they rated."""
         asked = np.unique(persons)
@@ -130,6 +140,16 @@ class FactorRatings(ContentRatings):
     def predict(self, known: Ratings, persons: Ints, items: Ints) -> Doubles:
         """Return the rating of each pair, (n,)."""
         return self.bias.predict(known, persons, items) + self._taste(known, persons, items, self.factors, "l2")
+
+    def state(self) -> State:
+        """Return the biases and the factors of items."""
+        return {**outer("bias", self.bias.state()), "factors": self.factors}
+
+    def restore(self, state: State) -> None:
+        """Take back the biases and the factors."""
+        self.bias = Bias(self.bias_settings)
+        self.bias.restore(inner("bias", state))
+        self.factors = state["factors"].astype(np.float64)
 
 
 def regress(vectors: Doubles, wanted: Doubles, weights: Doubles, *, l2: float = PRIOR) -> Doubles:

@@ -8,9 +8,9 @@ from typing import ClassVar, Final
 import numpy as np
 from scipy import sparse
 
-from isthmus.model.base import Doubles
+from isthmus.model.base import Doubles, State
 from isthmus.model.bias import Bias
-from isthmus.model.rating_base import RatingModel, Ratings
+from isthmus.model.rating_base import RatingModel, Ratings, inner, outer
 from isthmus.types import Ints
 
 #: Items whose neighbours are found at a time, and pairs predicted at a time.
@@ -70,6 +70,17 @@ class ResidualKnn(RatingModel):
             weight = abs(alike).multiply(given[persons[some]]).sum(axis=1)
             near[some] = np.asarray(told).ravel() / (np.asarray(weight).ravel() + self.settings["damping"])
         return self.bias.predict(known, persons, items) + near
+
+    def state(self) -> State:
+        """Return the biases and the neighbours."""
+        alike = {"data": self.alike.data, "indices": self.alike.indices, "indptr": self.alike.indptr}
+        return {**outer("bias", self.bias.state()), **alike}
+
+    def restore(self, state: State) -> None:
+        """Take back the biases and the neighbours."""
+        self.bias.restore(inner("bias", state))
+        parts = state["data"].astype(np.float32), state["indices"], state["indptr"]
+        self.alike = sparse.csr_array(parts, shape=(self.bias.items.size, self.bias.items.size))
 
 
 def neighbours(table: sparse.csc_array, length: Doubles, k: int = KEPT) -> sparse.csr_array:

@@ -10,7 +10,7 @@ from scipy import optimize, sparse
 from scipy.special import logsumexp
 
 from isthmus.errors import DataError, InputError
-from isthmus.model.base import Doubles
+from isthmus.model.base import Doubles, State
 from isthmus.types import Floats, Ints
 
 Rows: TypeAlias = sparse.csr_array | Floats
@@ -37,6 +37,15 @@ class Majority:
     def log_chances(self, rows: Rows) -> Doubles:
         """Return the logarithm of the chance of each class, (n, C)."""
         return np.tile(self.logs, (rows.shape[0], 1))
+
+    def state(self) -> State:
+        """Return the logarithms of the shares."""
+        return {"logs": self.logs}
+
+    def restore(self, state: State, n_classes: int) -> Majority:  # noqa: ARG002
+        """Take back the shares; return self."""
+        self.logs = state["logs"].astype(np.float64)
+        return self
 
 
 class Linear:
@@ -78,16 +87,38 @@ class Linear:
         self.centre = rows.mean(axis=0) if dense else np.float32(0)
         self.spread = max(float((rows - self.centre).std()), 1e-12) if dense else 1.0
         # dense columns of spread 1 are longer rows than those of TF-IDF, and fit closer at the same strength
-        self.model = LogisticRegression(C=self.strength / (10.0 if dense else 1.0), max_iter=1000, tol=1e-3)
-        self.model.fit(self._shaped(rows), codes)
+        model = LogisticRegression(C=self.strength / (10.0 if dense else 1.0), max_iter=1000, tol=1e-3)
+        model.fit(self._shaped(rows), codes)
+        self.slopes, self.levels = model.coef_, model.intercept_
+        if self.known.size == 2:  # one row tells the second class from the first
+            self.slopes = np.concatenate([np.zeros_like(self.slopes), self.slopes])
+            self.levels = np.concatenate([np.zeros_like(self.levels), self.levels])
         return self
 
     def log_chances(self, rows: Rows) -> Doubles:
         """Return the logarithm of the chance of each class, (n, C)."""
         found = np.full((rows.shape[0], self.n_classes), NEVER)
         if rows.shape[0]:
-            found[:, self.known] = np.maximum(self.model.predict_log_proba(self._shaped(rows)), NEVER)
+            said = np.asarray(self._shaped(rows) @ self.slopes.T) + self.levels
+            found[:, self.known] = np.maximum(said - logsumexp(said, axis=1, keepdims=True), NEVER)
         return found
+
+    def state(self) -> State:
+        """Return what was learned."""
+        return {
+            "known": self.known,
+            "slopes": self.slopes,
+            "levels": self.levels,
+            "centre": np.atleast_1d(np.asarray(self.centre)),
+            "spread": np.array([self.spread]),
+        }
+
+    def restore(self, state: State, n_classes: int) -> Linear:
+        """Take back what :meth:`state` returned, for ``n_classes`` in all; return self."""
+        self.known, self.n_classes = state["known"].astype(np.int64), n_classes
+        self.slopes, self.levels = state["slopes"].astype(np.float64), state["levels"].astype(np.float64)
+        self.centre, self.spread = state["centre"].astype(np.float32), float(state["spread"][0])
+        return self
 
     def _shaped(self, rows: Rows) -> Rows:
         return rows if sparse.issparse(rows) else np.asarray((rows - self.centre) / self.spread, dtype=np.float64)

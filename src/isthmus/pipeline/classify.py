@@ -91,6 +91,8 @@ class FittedClasses:
         Settings and accuracy on validation of each opinion.
     fixed : dict of str to float64 array (N, C)
         What a trained model says of every item, by name.
+    tfidf : TfidfEncoder, optional
+        Reader of the opinion ``tfidf``.
     """
 
     labelled: Labelled
@@ -99,6 +101,7 @@ class FittedClasses:
     weights: Doubles
     log: list[dict[str, object]]
     fixed: dict[str, Doubles] = field(default_factory=dict)
+    tfidf: TfidfEncoder | None = None
 
     def log_chances(self, rows: Ints) -> dict[str, Doubles]:
         """Return the logarithm of the chance of each class of some items, (n, C), by opinion; the pool first."""
@@ -176,7 +179,9 @@ def classify(split: Split, settings: ClassifySettings, *, vectors: Mapping[str, 
     """
     found = labelled(split.corpus, settings.labels)
     read = hidden_split(split, found.items)
-    readers = {**_readers(read, found, settings), **(vectors or {})}
+    taught = found.of(TEACH, CHOOSE)[0]
+    tfidf = TfidfEncoder.fit([found.texts[row] for row in taught.tolist()])
+    readers = {**_readers(read, found, settings, tfidf), **(vectors or {})}
     n_classes = len(found.names)
     (rows, codes), (asked, truth) = found.of(TEACH), found.of(CHOOSE)
     log: list[dict[str, object]] = []
@@ -197,14 +202,15 @@ def classify(split: Split, settings: ClassifySettings, *, vectors: Mapping[str, 
     weights = learn_pool(told, truth, generator(settings.labels.seed, "pool"))
     both, classes = found.of(TEACH, CHOOSE)
     opinions = {name: make().fit(readers[name][both], classes, n_classes) for name, make in makers.items()}
-    return FittedClasses(found, readers, opinions, weights, log, fixed)
+    return FittedClasses(found, readers, opinions, weights, log, fixed, tfidf)
 
 
-def _readers(split: Split, found: Labelled, settings: ClassifySettings) -> dict[str, Rows]:
+def _readers(split: Split, found: Labelled, settings: ClassifySettings, tfidf: TfidfEncoder) -> dict[str, Rows]:
     """Return what each opinion reads of every item, by its name."""
-    taught = found.of(TEACH, CHOOSE)[0]
-    tfidf = TfidfEncoder.fit([found.texts[row] for row in taught.tolist()]).transform(found.texts)
-    readers: dict[str, Rows] = {"majority": np.zeros((len(found.texts), 1), np.float32), "tfidf": tfidf}
+    readers: dict[str, Rows] = {
+        "majority": np.zeros((len(found.texts), 1), np.float32),
+        "tfidf": tfidf.transform(found.texts),
+    }
     if settings.read:
         readers["text"] = encode_items(found.items, TextEncoder(settings.model)).matrix
     if settings.start is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,8 @@ class Labelled:
         Share of the labelled items whose text has the name of their class in it.
     rare : int
         Items whose label too few share.
+    hidden : tuple of str
+        Names of all classes, those of too few items too: what ``hide_names`` cuts out.
     """
 
     items: pl.DataFrame
@@ -57,6 +60,7 @@ class Labelled:
     parts: Codes
     named: float
     rare: int
+    hidden: tuple[str, ...] = ()
 
     def of(self, *parts: int) -> tuple[Ints, Ints]:
         """Return the items of some parts, and their classes."""
@@ -140,8 +144,8 @@ def labelled(corpus: Corpus, how: LabelSettings) -> Labelled:
     if how.target is not None and how.label != "domain":
         here = items["domain"] == corpus.require_domain(how.target)
     label = pl.Series(_labels(items, how.label), dtype=pl.String)
-    names = [name for name in label.filter(here).unique().to_list() if name]
-    read = _without(items, how, names)
+    hidden = sorted(name for name in label.filter(here).unique().to_list() if name)
+    read = without_label(items, how, hidden)
     texts = Template().render(read)
     table = pl.DataFrame({"row": np.arange(items.height), "label": label, "text": texts}).filter(here)
     table = table.filter(pl.col("text") != "").with_columns(
@@ -173,6 +177,7 @@ def labelled(corpus: Corpus, how: LabelSettings) -> Labelled:
         parts=parts,
         named=float(named),
         rare=rare,
+        hidden=tuple(hidden),
     )
 
 
@@ -199,8 +204,8 @@ def _labels(items: pl.DataFrame, label: str) -> pl.Series:
     return items.select(Template(parts=(name,)).render(items).replace("", None)).to_series()
 
 
-def _without(items: pl.DataFrame, how: LabelSettings, names: list[str]) -> pl.DataFrame:
-    """Return the items table without what the label is made of."""
+def without_label(items: pl.DataFrame, how: LabelSettings, names: Sequence[str]) -> pl.DataFrame:
+    """Return the items table without what the label is made of; ``names`` are those of the classes."""
     kind, _, name = how.label.partition(":")
     if kind.endswith("category"):
         items = items.with_columns(categories=pl.lit(None, items.schema["categories"]))

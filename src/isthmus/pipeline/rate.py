@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 import polars as pl
 
-from isthmus.errors import DataError
 from isthmus.evaluate.errors_of_ratings import Rated
 from isthmus.log import logger
 from isthmus.model.base import Doubles
@@ -22,6 +21,7 @@ from isthmus.model.rating_blend import RatingBlend, Stack, as_chances, learn_ble
 from isthmus.model.rating_content import ContentRatings, FactorRatings
 from isthmus.model.rating_knn import ResidualKnn
 from isthmus.pipeline.rate_data import Question, RatingTask, item_contents
+from isthmus.pipeline.rater import Rater
 from isthmus.split.temporal import TEST, VALID, Split
 from isthmus.types import Bools, Floats, Ints
 
@@ -118,30 +118,19 @@ class FittedRatings:
     log: list[Choice]
     stack: Stack
 
-    def predict(self, persons: Ints, items: Ints) -> Doubles:
-        """Return the blended rating of each pair, (n,).
-
-        Parameters
-        ----------
-        persons, items : int64 arrays (n,)
-            Corpus indices. A person beyond those of the corpus is one of whom nothing is known; an item of -1 is
-            unknown, and gets what the person gives on the whole.
-        """
-        known = self.known
-        if persons.size and persons.max() >= known.shape[0]:
-            known = replace(known, shape=(int(persons.max()) + 1, known.shape[1]))
-        here = items >= 0
-        found = np.zeros(items.size)
-        if here.any():
-            found[here] = self._all(known, persons[here], items[here])["blend"]
-        bias = next(model for model in self.models if isinstance(model, Bias))
-        whole = bias.mean + bias.persons(known)[persons[~here]]
-        found[~here] = np.clip(whole, *self.blend.scale)
-        return found
+    @cached_property
+    def rater(self) -> Rater:
+        """What predicts, apart from how it was learned."""
+        corpus = self.task.split.corpus
+        persons = pl.DataFrame({"person": corpus.persons}).with_row_index("who")
+        accounts = corpus.identities.join(persons, on="person").select("platform", "user", "who")
+        items = corpus.items.select("platform", "item", "domain")
+        head = None if self.head is None else partial(head_ratings, self.head, self.task, TEST)
+        return Rater(self.task.domain, self.models, self.blend, self.known, self.taught, accounts, items, head)
 
     def judged(self, question: Question) -> Rated:
         """Return what the blend and each model say of the pairs of ``question``, and their slices."""
-        told = self._all(self.known, question.persons, question.items)
+        told = self.rater.tell(self.known, question.persons, question.items)
         known = self.task.at_home(self.known)
         slices: dict[str, Bools] = rating_cohorts(known, self.taught, question.persons, question.items)
         away = self.task.overlap(TEST)[question.persons]
@@ -157,17 +146,6 @@ class FittedRatings:
         told = {name: stack.predictions[:, place] for place, name in enumerate(self.blend.models)}
         told["blend"] = self.blend.predict(stack.predictions, stack.cohorts)
         return {name: as_chances(told[name], stack.truth, said) for name, said in rated.predictions.items()}
-
-    def _all(self, known: Ratings, persons: Ints, items: Ints) -> dict[str, Doubles]:
-        """Return the predictions of the blend, first, and of each model."""
-        each = [model.predict(known, persons, items) for model in self.models]
-        if self.head is not None:
-            each.append(head_ratings(self.head, self.task, TEST, persons, items))
-        cohorts = rating_cohorts(self.task.at_home(known), self.taught, persons, items)
-        table = np.column_stack(each)
-        blended = self.blend.predict(table, cohorts)
-        clipped = np.clip(table, *self.blend.scale)
-        return {"blend": blended, **{name: clipped[:, place] for place, name in enumerate(self.blend.models)}}
 
 
 def rate(split: Split, settings: RateSettings, *, contents: Mapping[str, Floats] | None = None) -> FittedRatings:
@@ -295,61 +273,15 @@ def head_ratings(head: Adapted, task: RatingTask, part: int, persons: Ints, item
     return found
 
 
-def find_pairs(fitted: FittedRatings, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return the predicted rating of each account and item.
-
-    Parameters
-    ----------
-    fitted : FittedRatings
-        What predicts.
-    pairs : polars.DataFrame
-        platform, user, item; accounts and items that nobody has met are served too.
-
-    Returns
-    -------
-    polars.DataFrame
-        platform, user, item, rating, and ``known``: which of person and item have ratings (``both``, ``person``,
-        ``item``, ``neither``).
-
-    Raises
-    ------
-    DataError
-        An item of another domain.
-    """
-    corpus = fitted.task.split.corpus
-    persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")
-    accounts = corpus.identities.join(persons, on="person").select("platform", "user", who="index")
-    items = corpus.items.with_row_index("what").select("platform", "item", "domain", "what")
-    found = pairs.join(accounts, on=["platform", "user"], how="left", maintain_order="left")
-    found = found.join(items, on=["platform", "item"], how="left", maintain_order="left")
-    foreign = found.filter(pl.col("domain") != fitted.task.domain)
-    if foreign.height:
-        first = foreign.row(0, named=True)
-        raise DataError(
-            f"{foreign.height} pair(s) are not of domain '{fitted.task.domain}'",
-            where=f"{first['platform']}:{first['item']}",
-            fix="name items of the target only",
-        )
-    who = found["who"].cast(pl.Int64).fill_null(len(corpus.persons)).to_numpy()
-    what = found["what"].cast(pl.Int64).fill_null(-1).to_numpy()
-    home = fitted.task.at_home(fitted.known)
-    has_person = np.append(home.person_counts > 0, False)[who]
-    has_item = np.append(home.item_counts > 0, False)[what]
-    words = np.array(["neither", "item", "person", "both"])[2 * has_person + has_item]
-    return pairs.with_columns(rating=pl.Series(fitted.predict(who, what)), known=pl.Series(words))
-
-
 def pairs_of_test(fitted: FittedRatings) -> pl.DataFrame:
     """Return the pairs of the test part: platform, user, item; of a person with several accounts there, one."""
     corpus, question = fitted.task.split.corpus, fitted.task.asked(TEST)
-    persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")
-    accounts = corpus.identities.join(persons, on="person").select("platform", "user", who="index")
     keys = (
         corpus.items[question.items]
         .select("platform", "item")
         .with_columns(who=pl.Series(question.persons).cast(pl.UInt32))
     )
-    found = keys.join(accounts, on=["platform", "who"], how="left", maintain_order="left")
+    found = keys.join(fitted.rater.accounts, on=["platform", "who"], how="left", maintain_order="left")
     return found.unique(["platform", "who", "item"], keep="first", maintain_order=True).select(
         "platform", "user", "item"
     )
