@@ -1,6 +1,20 @@
 """The typed client of the service."""
 
-from isthmus.client.answers import Consent, Consents, Event, Item, Listed, Lists, Place, Receipt
+from isthmus.client.answers import Consent, Consents, Event, Item, Judged, Listed, Lists, Place, Receipt
 from isthmus.client.client import Client, ServiceError
+from isthmus.client.rollout import Rollout
 
-__all__ = ["Client", "Consent", "Consents", "Event", "Item", "Listed", "Lists", "Place", "Receipt", "ServiceError"]
+__all__ = [
+    "Client",
+    "Consent",
+    "Consents",
+    "Event",
+    "Item",
+    "Judged",
+    "Listed",
+    "Lists",
+    "Place",
+    "Receipt",
+    "Rollout",
+    "ServiceError",
+]

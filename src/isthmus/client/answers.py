@@ -77,13 +77,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Listed:
-    """One list, best first, and the layer it came from."""
+    """One list, best first, and the layer it came from; the model that made it, where it is not that of the answer."""
 
     platform: str
     user: str
     domain: str
     layer: Literal["model", "cached", "popular"]
     items: tuple[Place, ...]
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,3 +115,12 @@ class Consents:
     uses: tuple[Consent, ...]
     required: bool
     data_version: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the promotion gate found: whether a model passed, and what speaks against it."""
+
+    model: str
+    passed: bool
+    reasons: tuple[str, ...]

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from isthmus.client.answers import Account, Consent, Consents, Event, Item, Listed, Lists, Place, Receipt
+from isthmus.client.rollout import Rollout
 from isthmus.errors import IsthmusError
 
 Json = dict[str, object]
@@ -155,7 +156,12 @@ class Client:
 
     def activate(self, model: str) -> str:
         """Let another model answer; return its version."""
-        return str(self._ask("POST", f"/v1/models/{quote(model, safe='')}/activate")["model_version"])
+        return self.rollout.activate(model)
+
+    @property
+    def rollout(self) -> Rollout:
+        """Models tried beside the one that answers, and the gate they pass."""
+        return Rollout(self._ask)
 
     def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
         failed = ServiceError("no answer")
@@ -213,4 +219,5 @@ def _places(said: object) -> tuple[Place, ...]:
 
 def _listed(said: Json) -> Listed:
     who = str(said["platform"]), str(said["user"]), str(said["domain"])
-    return Listed(*who, cast("Literal['model', 'cached', 'popular']", said["layer"]), _places(said["items"]))
+    layer = cast("Literal['model', 'cached', 'popular']", said["layer"])
+    return Listed(*who, layer, _places(said["items"]), cast("str | None", said.get("model")))
