@@ -14,12 +14,15 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from isthmus.config import Settings, parse, read_toml
 from isthmus.data.media import check_template
 from isthmus.data.spec_checks import check_columns, check_labels, check_place
+from isthmus.data.tables import SCHEMAS
 from isthmus.errors import nearest
 from isthmus.types import EVENTS
 
 Kind = Literal["events", "items", "users", "identities", "edges", "links"]
-Format = Literal["csv", "jsonl", "json", "parquet", "sql", "sequence", "rating", "edgelist"]
+Format = Literal["csv", "jsonl", "json", "parquet", "sql", "sequence", "rating", "edgelist", "segments"]
 
+#: Columns of sealed segments by kind: those of the canonical tables.
+SEGMENTS: Final = {kind: tuple(SCHEMAS[kind]) for kind in ("events", "items")}
 #: Words of a rating file without header, in the order such files have.
 RATING_NAMES: Final = ("user", "item", "value", "ts")
 EDGELIST_NAMES: Final = ("head", "tail")
@@ -250,6 +253,7 @@ class Source(Settings):
             "rating": {name: (name,) for name in self.field_names if name in RATING_NAMES},
             "edgelist": {"head": ("head",), "tail": ("tail",), "relation": ("@file",)},
             "sequence": {"user": ("user",), "item": ("item",)},
+            "segments": {name: (name,) for name in SEGMENTS.get(self.kind, ())},
         }.get(self.shape, {})
         if self.shape == "sequence" and self.sequence.entry is not None:
             preset = {**preset, **{name: (name,) for name in self.sequence.entry.fields if name in RATING_NAMES}}

@@ -42,6 +42,8 @@ def check_place(source: Source) -> str:
         return "a source needs a path (or url and query)"
     if source.shape == "sequence" and source.kind != "events":
         return f"a sequence file holds events, not {source.kind}"
+    if source.shape == "segments" and source.kind not in ("events", "items"):
+        return f"segments hold events and items, not {source.kind}"
     return ""
 
 
@@ -86,6 +88,6 @@ def _check_events(source: Source, mapping: Mapping[str, tuple[str, ...]]) -> str
         return ""
     if "ts" not in mapping:
         return 'events need columns.ts, or time = "order" where the file has an order and no times'
-    if source.time is None:
+    if source.time is None and source.shape != "segments":
         return 'columns.ts needs time, for example time = { format = "unix_s" }'
     return ""

@@ -281,6 +281,7 @@ class ErasedOut(_Body):
     receipt: str = Field(description="Digest of what was erased, when, and where in the log.")
     accounts: int
     events: int
+    sealed: int = Field(description="Events taken out of sealed segments.")
     model_holds_history: bool = Field(
         description="Whether the model's folder still holds this history, unused: fit it again without."
     )

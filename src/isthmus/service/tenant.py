@@ -28,6 +28,7 @@ from isthmus.service.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
 from isthmus.service.rollout import Rollout
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.shadow import Shadow
+from isthmus.service.upkeep import Upkeep
 from isthmus.service.watch.observer import Observer
 from isthmus.service.watch.reference import Reference
 from isthmus.service.watch.traces import step
@@ -85,6 +86,7 @@ class Tenant:
         self._reading: asyncio.Task[None] | None = None
         self._writing: dict[int, float] = {}
         self._failed = -SICK
+        self.upkeep = Upkeep(self, place.folder)
         self._resume()
 
     def _resume(self) -> None:
@@ -136,6 +138,7 @@ class Tenant:
         """Begin to score, and make ready to read texts: the first one would take seconds."""
         self.lister.start()
         self.rollout.start()
+        self.upkeep.start()
         self._reading = asyncio.create_task(asyncio.to_thread(_read_something, self.live.base))
 
     async def stop(self) -> None:
@@ -143,6 +146,7 @@ class Tenant:
         if self._reading is not None:
             await self._reading
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.upkeep.stop()
         await self.rollout.stop()
         await self.lister.stop()
         await asyncio.to_thread(self.log.close)

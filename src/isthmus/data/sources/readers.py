@@ -12,6 +12,7 @@ from isthmus.config import expand
 from isthmus.data.sources.base import FILE, Batch
 from isthmus.data.sources.delimited import read_delimited
 from isthmus.data.sources.records import read_json, read_jsonl, read_parquet
+from isthmus.data.sources.segments import read_segments
 from isthmus.data.sources.sequences import read_sequences
 from isthmus.data.sources.sql import read_sql
 from isthmus.data.spec import Source
@@ -25,6 +26,7 @@ _READERS = {
     "json": read_json,
     "parquet": read_parquet,
     "sequence": read_sequences,
+    "segments": read_segments,
 }
 
 
