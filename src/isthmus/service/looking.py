@@ -14,7 +14,7 @@ import polars as pl
 from isthmus.errors import InputError
 from isthmus.evaluate.report import FORMAT
 from isthmus.files import Json
-from isthmus.model.blend import Blend
+from isthmus.model.blend import COHORTS, Blend
 from isthmus.service.changes import account_of
 from isthmus.service.core import Service
 from isthmus.service.live import clock
@@ -159,7 +159,7 @@ def _json(path: Path) -> Json:
 def _weights(blend: Blend) -> dict[str, dict[str, float]]:
     return {
         cohort: {name: round(float(weight), 4) for name, weight in zip(blend.methods, weights, strict=True)}
-        for cohort, weights in blend.weights.items()
+        for cohort, weights in ((name, blend.weights[name]) for name in COHORTS)
     }
 
 
