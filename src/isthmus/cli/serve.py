@@ -35,6 +35,23 @@ TraceShare = Annotated[
     float, typer.Option(min=0, max=1, help="Share traced of the requests that bring no trace of their own.")
 ]
 
+ModelsDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Models that can be activated; default the folder of MODEL.")
+]
+Tenants = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=MODEL", help="A further tenant with its own model and events.")
+]
+TrustKeys = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="PEM", help="Public key that must have signed models; may be given several times."),
+]
+Limits = Annotated[
+    str, typer.Option("--limits", metavar="URL", help="Redis in which several processes share --rate and --burst.")
+]
+Consent = Annotated[
+    str, typer.Option(help="assumed: events serve lists of other platforms unless forbidden; required: if allowed.")
+]
+
 
 @app.command("serve")
 def serve_(
@@ -43,25 +60,15 @@ def serve_(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     data: Data = None,
     folder: Folder = None,
-    models: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Models that can be activated; default the folder of MODEL.")
-    ] = None,
-    tenant: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=MODEL", help="A further tenant with its own model and events.")
-    ] = None,
-    trust: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PEM", help="Public key that must have signed models; may be given several times."),
-    ] = None,
+    models: ModelsDir = None,
+    tenant: Tenants = None,
+    trust: TrustKeys = None,
     deadline: Annotated[float, typer.Option(help="Seconds until a cheaper list is given.")] = 0.25,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one key; 0 for no limit.")] = 0.0,
     burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
-    consent: Annotated[
-        str, typer.Option(help="assumed: events serve lists of other platforms unless forbidden; required: if allowed.")
-    ] = "assumed",
-    issuer: Annotated[
-        str, typer.Option(metavar="URL", help="Take tokens of this OpenID Connect issuer beside keys.")
-    ] = "",
+    shared: Limits = "",
+    consent: Consent = "assumed",
+    issuer: Annotated[str, typer.Option(metavar="URL", help="Take tokens of this OpenID Connect issuer too.")] = "",
     audience: Annotated[str, typer.Option(metavar="NAME", help="Whom its tokens must be for.")] = "",
     jwks: Annotated[str, typer.Option(metavar="FILE|URL", help="Its keys; default: where the issuer says.")] = "",
     tenant_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that names the tenant.")] = "",
@@ -77,26 +84,29 @@ def serve_(
 ) -> None:
     """Serve lists over HTTP, and take in events that count at once; ends on SIGTERM."""
     try:
+        from isthmus.config import parse
         from isthmus.service.core import Places
         from isthmus.service.eventlog import place_of
         from isthmus.service.run import run
         from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
-    from isthmus.config import parse
 
-    limits = {"deadline": deadline, "rate": rate, "burst": burst, "warm": warm, "consent": consent}
-    upkeep = {"seal": seal, "keep_days": keep_days}
-    if (audience or jwks or tenant_claim or platforms_claim) and not issuer:
-        raise InputError("whose tokens are meant is not said", where="--audience", fix="give --issuer too")
-    claims = {"tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
-    tokens = {"issuer": issuer, "audience": audience, "jwks": jwks, **claims}
-    said = {"host": host, "port": port, **limits, **upkeep, "console": console, "tokens": tokens if issuer else None}
-    said |= {"traces": traces, "trace_share": trace_share}
-    settings = parse(ServiceSettings, said, where="serve")
+    limits = {"deadline": deadline, "rate": rate, "burst": burst, "limits": shared, "warm": warm, "consent": consent}
+    upkeep = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share}
+    claims = {"audience": audience, "jwks": jwks, "tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
+    more = {"console": console, "tokens": _tokens(issuer, claims)}
+    settings = parse(ServiceSettings, {"host": host, "port": port, **limits, **upkeep, **more}, where="serve")
     place = place_of(data, folder, model.with_name(model.name + ".service"))
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}
     run(Places(place.folder, given, models, tuple(trust or ()), place.database), settings, log_all=verbose)
+
+
+def _tokens(issuer: str, said: dict[str, str]) -> dict[str, str] | None:
+    """Return whose tokens are taken, None for nobody's."""
+    if any(said.values()) and not issuer:
+        raise InputError("whose tokens are meant is not said", where="--audience", fix="give --issuer too")
+    return {"issuer": issuer, **said} if issuer else None
 
 
 def _tenants(words: list[str]) -> dict[str, Path]:

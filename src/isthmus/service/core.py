@@ -18,6 +18,7 @@ from isthmus.service.limits import Buckets
 from isthmus.service.models import Models
 from isthmus.service.monitor import Monitor
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
+from isthmus.service.shared_limits import SharedBuckets
 from isthmus.service.signing import Trust
 from isthmus.service.tenant import Tenant
 from isthmus.service.vault import Vault
@@ -71,6 +72,8 @@ class Service:
         Goes through the audit log now and then.
     tracing : Tracing, optional
         Where traces go.
+    shared : SharedBuckets or None
+        Limits of rate that other processes share.
     """
 
     settings: ServiceSettings
@@ -80,10 +83,14 @@ class Service:
     doors: Doors = field(default_factory=Doors)
     tracing: Tracing | None = None
     patrol: Patrol = field(init=False)
+    shared: SharedBuckets | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Make what looks after the audit log."""
         self.patrol = Patrol(self.vault, self.settings.patrol)
+        if self.settings.limits:
+            own = Buckets(self.settings.rate, self.settings.burst)
+            self.shared = SharedBuckets(self.settings.limits, own)
 
     @classmethod
     def open(cls, places: Places, settings: ServiceSettings) -> Service:
@@ -123,7 +130,7 @@ class Service:
     def guard(self) -> Guard:
         """What every request is checked with."""
         buckets = Buckets(self.settings.rate, self.settings.burst)
-        return Guard(self.vault, buckets, self.monitor, self.settings, self.doors)
+        return Guard(self.vault, buckets, self.monitor, self.settings, self.doors, self.shared)
 
     def tenant(self, name: str = DEFAULT_TENANT) -> Tenant:
         """Return a tenant."""
@@ -134,6 +141,8 @@ class Service:
 
     async def start(self) -> None:
         """Begin to score."""
+        if self.shared is not None:
+            await self.shared.start()
         figures = Figures(self.monitor.registry)
         for tenant in self.tenants.values():
             tenant.rollout.figures = figures
@@ -146,6 +155,8 @@ class Service:
         """End: what was accepted is on disk already."""
         self.doors.draining = True
         await self.patrol.stop()
+        if self.shared is not None:
+            await self.shared.close()
         await asyncio.gather(*(tenant.stop() for tenant in self.tenants.values()))
         self.vault.close()
         if self.tracing is not None:

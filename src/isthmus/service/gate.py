@@ -19,6 +19,7 @@ from isthmus.service.monitor import Monitor
 from isthmus.service.operations import Operation, find
 from isthmus.service.problems import BusyError, RequestError, problem
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
+from isthmus.service.shared_limits import SharedBuckets
 from isthmus.service.watch.traces import trace_id
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Guard:
         The other limits.
     doors : Doors
         How many are inside.
+    shared : SharedBuckets, optional
+        Limits of rate that hold for other processes too, in place of ``buckets``.
     """
 
     vault: Vault
@@ -98,6 +101,7 @@ class Guard:
     monitor: Monitor
     settings: ServiceSettings
     doors: Doors
+    shared: SharedBuckets | None = None
 
     def admit(self, operation: Operation | None, headers: MutableMapping[bytes, bytes], request: str) -> Caller:
         """Return who asks.
@@ -113,11 +117,20 @@ class Guard:
         if not asked_openly and self.doors.inside > self.settings.in_flight:
             raise BusyError("too many requests at a time")
         caller = self._caller(operation, headers, request)
-        if not asked_openly:
-            wait = self.buckets.take(caller.name)
-            if wait:
-                raise RequestError(429, "too many requests", headers={"retry-after": str(int(wait) + 1)})
+        if not asked_openly and self.shared is None:
+            _refuse_until(self.buckets.take(caller.name))
         return caller
+
+    async def pace(self, operation: Operation | None, caller: Caller) -> None:
+        """Refuse who asks too often of all processes together.
+
+        Raises
+        ------
+        RequestError
+            The request is refused.
+        """
+        if self.shared is not None and (operation is None or not operation.open):
+            _refuse_until(await self.shared.take(caller.name))
 
     def _caller(self, operation: Operation | None, headers: MutableMapping[bytes, bytes], request: str) -> Caller:
         if not self.vault.locked:
@@ -141,6 +154,11 @@ def token_of(headers: Mapping[bytes, bytes]) -> str:
     if kind.lower() == b"bearer":
         return token.decode("latin-1").strip()
     return headers.get(b"x-api-key", b"").decode("latin-1")
+
+
+def _refuse_until(wait: float) -> None:
+    if wait:
+        raise RequestError(429, "too many requests", headers={"retry-after": str(int(wait) + 1)})
 
 
 def _local(host: bytes) -> bool:
@@ -183,7 +201,9 @@ class Gate:
             guarded = _Body(receive, headers, guard.settings)
             if guard.vault.tokens is not None and operation is not None and operation.scope:
                 await guard.vault.tokens.prepare(token_of(headers))
-            scope["caller"] = guard.admit(operation, headers, request)
+            scope["caller"] = caller = guard.admit(operation, headers, request)
+            if guard.shared is not None:
+                await guard.pace(operation, caller)
             await self.app(scope, guarded.receive, pipe.send)
         except IsthmusError as error:
             await self._refuse(error, scope, pipe)

@@ -293,6 +293,7 @@ class Health(_Body):
 
     status: Literal["ok", "draining", "unready"]
     reasons: list[str] = Field(default=[], description="Why requests should go elsewhere.")
+    degraded: list[str] = Field(default=[], description="What is done in a simpler way just now.")
 
 
 class LiveOut(_Body):

@@ -75,6 +75,8 @@ class ServiceSettings(Settings):
         Seconds in which a request's body must arrive.
     rate, burst : float
         Requests a second and at once of one key; rate 0 means no limit.
+    limits : str
+        URL of a Redis in which several processes share that limit; empty for each its own.
     patrol : float
         Seconds between two checks of the audit log's chain.
     traces : str
@@ -109,6 +111,7 @@ class ServiceSettings(Settings):
     body_seconds: float = Field(default=10.0, gt=0)
     rate: float = Field(default=0.0, ge=0)
     burst: int = Field(default=20, ge=1)
+    limits: str = ""
     patrol: float = Field(default=60.0, gt=0)
     traces: str = ""
     trace_share: float = Field(default=1.0, ge=0, le=1)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from isthmus.service.core import Service
 from isthmus.service.routes.base import Bodies, answer, says
 from isthmus.service.schemas import Health, LiveOut, ReadyOut
-from isthmus.service.watch.health import reasons
+from isthmus.service.watch.health import reasons, simpler
 
 #: Bodies the group reads.
 BODIES: Final[Bodies] = ()
@@ -29,7 +29,8 @@ def add(app: FastAPI, service: Service) -> None:
         """Say whether requests should be sent here; if not, 503 and why."""
         found = reasons(service)
         status = "draining" if service.doors.draining else "unready" if found else "ok"
-        return answer({"status": status, "reasons": found}, 503 if found else 200)
+        said = {"status": status, "reasons": found, "degraded": simpler(service)}
+        return answer(said, 503 if found else 200)
 
     @app.get("/v2/health/live", response_model=LiveOut, tags=["health"], responses={421: says()[421]})
     async def v2_live() -> Response:

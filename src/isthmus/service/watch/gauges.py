@@ -49,6 +49,12 @@ def _service(service: Service) -> Iterator[tuple[str, str, float]]:
     yield "isthmus_requests_in_flight_ratio", "Their share of the most allowed.", doors.inside / settings.in_flight
     yield "isthmus_data_free_bytes", "Free space where the data lies.", disk.free
     yield "isthmus_data_disk_bytes", "Size of the disk where the data lies.", disk.total
+    if service.shared is not None:
+        yield (
+            "isthmus_limits_shared",
+            "Whether limits hold for all processes: 1 or 0.",
+            float(not service.shared.degraded),
+        )
     sizes = (file.stat().st_size for file in list(folder.iterdir()) if file.is_file())
     yield "isthmus_data_size_bytes", "Size of the event logs, keys and audit log.", sum(sizes)
     yield "isthmus_audit_intact", "Whether the chain of the audit log holds: 1 or 0.", float(patrol.intact)

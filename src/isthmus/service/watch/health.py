@@ -22,3 +22,8 @@ def reasons(service: Service) -> list[str]:
     for tenant in service.tenants.values():
         found.extend(reason for reason in tenant.troubles() if reason not in found)
     return found
+
+
+def simpler(service: Service) -> list[str]:
+    """Return what is done in a simpler way just now: ``limits``, each process keeps its own limits of rate."""
+    return ["limits"] if service.shared is not None and service.shared.degraded else []
