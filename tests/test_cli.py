@@ -38,7 +38,8 @@ CONTRACT = {
     "audit": set(),
     "encode": {"--model", "--out"},
     "search": {"--target", "--out", "--methods", "--minutes", "--trials", "--seed", "--sampler", "--pruner", "--model"},
-    "fit": {"--target", "--out", "--methods", "--seed", "--budget", "--no-refit", "--model", "--from", "--members"},
+    "fit": {"--target", "--out", "--methods", "--seed", "--budget", "--no-refit", "--model", "--from", "--members"}
+    | {"--rules"},
     "pretrain": {"--domains", "--carrier", "--objective", "--epochs", "--seed", "--model", "--track", "--out"},
     "adapt": {"--target", "--strategy", "--head", "--loss", "--additive", "--epochs", "--seed", "--track", "--out"},
     "distil": {
@@ -72,7 +73,7 @@ CONTRACT = {
     "evaluate": {"--out"},
     "compare": {"--out"},
     "recommend": {"--users", "--target", "-k", "--exclude-seen", "--include-seen", "--events", "--items", "--out"}
-    | {"--person", "--account", "--works", "--met-elsewhere", "--consents", "--calibrate"},
+    | {"--person", "--account", "--works", "--met-elsewhere", "--consents", "--calibrate", "--rules"},
     "similar": {"--item", "-k"},
     "works": {"--out", "--least"},
     "consistency": {"--people", "-k", "--calibrate", "--seed"},

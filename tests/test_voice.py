@@ -75,6 +75,44 @@ def test_new_items_are_heard_and_known_ones_lose_next_to_nothing(heard: tuple[Ta
     assert blend.voice[0] == 0, "who only knows who met what has no say"
 
 
+@pytest.mark.parametrize("seed", [4, 5])
+def test_what_one_reader_alone_says_of_new_items_is_not_given_away(seed: int) -> None:
+    task, wanted = world(900, new=8, seed=seed)
+    crowd = informed(wanted, 1.0, 1)
+    crowd[:, :8] = np.random.default_rng(2).normal(size=(900, 8))
+    methods = [Table("crowd", crowd), reader(informed(wanted, 2.0, 3))]
+    new, every = task.item_groups["new item"], np.ones(900, dtype=bool)
+    wants_new = new[task.targets]
+    learned = learn(methods, task)
+    blend = give_voice(learned, methods, task, taught(task), seed=1)
+    alone = Blend(("crowd", "reader"), dict.fromkeys(COHORTS, (0.0, 1.0)))
+    silent = replace(blend, voice=(0.0, 0.0), level=-1e6)
+    fresh, known, total = (
+        [reached(one, methods, task, new, some) for one in (blend, alone, silent)]
+        for some in (wants_new, ~wants_new, every)
+    )
+    assert fresh[0] > 0.85 * fresh[1]
+    assert total[0] > max(total[1:]), "all wishes together gain"
+    assert known[0] >= (1 - 1.5 * voice.MOST) * known[2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(voice, "MOST", TOLERATED)
+        shy = give_voice(learned, methods, task, taught(task), seed=1)
+    assert reached(shy, methods, task, new, wants_new) < 0.6 * fresh[1]
+
+
+def test_where_nobody_wants_what_is_new_known_items_lose_next_to_nothing() -> None:
+    task, wanted = world(900, seed=4)
+    methods = [Table("crowd", informed(wanted, 3.0, 1)), reader(informed(wanted, 3.0, 3))]
+    blend = give_voice(learn(methods, task), methods, task, taught(task), seed=1)
+    assert voice._rehearse(blend, methods, task, taught(task), (1,), 1).unhidden == 0
+    hidden = np.zeros(T, dtype=bool)
+    hidden[:4] = True
+    wanted_known = ~hidden[task.targets]
+    silent = replace(blend, voice=(0.0, 0.0), level=-1e6)
+    before, after = (reached(one, methods, task, hidden, wanted_known) for one in (silent, blend))
+    assert after >= (1 - 4 * TOLERATED) * before
+
+
 def test_a_reader_that_knows_nothing_costs_next_to_nothing() -> None:
     task, wanted = world(900, new=8, seed=4)
     methods = [Table("crowd", informed(wanted, 3.0, 1)), reader(informed(wanted, 0.0, 3))]

@@ -48,6 +48,9 @@ EVENT_WEIGHTS: Final[dict[str, float]] = {
 }
 EVENTS: Final[tuple[str, ...]] = tuple(EVENT_WEIGHTS)
 
+#: What a declared rule between two items can say.
+RULES: Final[tuple[str, str, str]] = ("after", "not before", "excludes")
+
 PARTS: Final[tuple[str, ...]] = ("train", "valid", "test", "context")
 Part = Literal["train", "valid", "test", "context"]
 Protocol = Literal["time", "leave-last"]

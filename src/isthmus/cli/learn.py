@@ -43,6 +43,10 @@ Segments = Annotated[
 Protected = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="A protected attribute that --segments may use all the same.")
 ]
+Rules = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Rules that every list keeps: rule, head, tail, weight; beside the corpus's."),
+]
 Members = Annotated[int, typer.Option(min=1, help="Times that each carrier is trained and averaged in the end.")]
 
 
@@ -105,18 +109,21 @@ def fit_(
     members: Members = 1,
     segments: Segments = None,
     protected: Protected = None,
+    rules: Rules = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Tune every method on validation, learn the blend, and fit both on all that may be known."""
+    from isthmus.pipeline.frames import read_rules
     from isthmus.recommender import Recommender
+    from isthmus.recommender.constrained import constrained
     from isthmus.recommender.newcomers import told_by_accounts, with_segments
     from isthmus.split.temporal import Split
     from isthmus.train.fit import FitSettings
     from isthmus.train.found import read_best
     from isthmus.train.methods import GROUND
 
-    begun = perf_counter()
+    begun, declared = perf_counter(), None if rules is None else read_rules(rules)
     domain, starts = (None, {}) if settings is None else read_best(settings)
     targets = split_words(target) or ((domain,) if domain else ())
     carried = read_starts_for(model, start or [], targets)
@@ -130,6 +137,8 @@ def fit_(
     fitted = Recommender.fit(opened, targets=targets or None, model=model, settings=how)
     if by:
         fitted = with_segments(fitted, opened, by, protected=split_words(protected), seed=seed)
+    if declared is not None:
+        fitted = constrained(fitted, declared, opened.corpus.links)
     fitted.save(out)
     _tell(fitted, out, perf_counter() - begun)
 
@@ -144,7 +153,8 @@ def _tell(fitted: Recommender, out: Path, seconds: float) -> None:
             | ({"segments": tried[domain]} if domain in tried else {})
             for domain, found in fitted.targets.items()
         }
-        put_json({"model": str(out), "targets": said, "seconds": seconds})
+        kept = {"rules": fitted.card["rules"]} if "rules" in fitted.card else {}
+        put_json({"model": str(out), "targets": said, **kept, "seconds": seconds})
         return
     for domain, found in fitted.targets.items():
         weights = list(found.blend.weights.items())
@@ -157,7 +167,15 @@ def _tell(fitted: Recommender, out: Path, seconds: float) -> None:
         if newcomers is not None and domain in tried:
             title = f"people without events in {domain}, by {', '.join(newcomers.by)}"
             facts(title, _worth(cast("Json_", tried[domain])))
+    if "rules" in fitted.card:
+        facts("rules that lists keep", _rules(cast("Json_", fitted.card["rules"])))
     say(f"model: {out} ({seconds:.1f} s)")
+
+
+def _rules(kept: Json_) -> dict[str, object]:
+    """Return how many rules there are of each kind, and what does not hold together."""
+    problems = cast("list[str]", kept["problems"])
+    return {**cast("Json_", kept["declared"]), "problems": "; ".join(problems) or "none"}
 
 
 def _worth(choice: Json_) -> dict[str, object]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isthmus.cli.show import Json, Verbose, put_json, table, wants_json
 from isthmus.errors import InputError
+
+if TYPE_CHECKING:
+    from isthmus.recommender import Recommender
 
 app = typer.Typer()
 
@@ -53,6 +56,10 @@ Consents = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="What people allow and forbid, on top of what the model keeps."),
 ]
+Declared = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Rules for these lists, beside the model's: rule, head, tail, weight."),
+]
 Calibrate = Annotated[
     float, typer.Option(metavar="WEIGHT", min=0, max=1, help="How much a list keeps to the person's shares of themes.")
 ]
@@ -93,6 +100,7 @@ def recommend_(
     explore: Explore = None,
     explore_bonus: Bonus = 0.5,
     shown: Shown = None,
+    rules: Declared = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -103,8 +111,7 @@ def recommend_(
     """
     from isthmus.cli import persons
     from isthmus.model.fresh import Exploration
-    from isthmus.pipeline.frames import check_lists_path, read_consents, read_events, read_items, read_shown, read_users
-    from isthmus.recommender import Recommender
+    from isthmus.pipeline import frames
     from isthmus.recommender.listing import Rules
 
     alone = person is not None or account is not None
@@ -115,23 +122,33 @@ def recommend_(
     if shown is not None and explore is None:
         raise InputError("--shown without exploring", where="--shown", fix="add --explore SHARE")
     if out is not None:
-        check_lists_path(out)
-    asked = None if users is None else read_users(users, more=True)
-    since = None if events is None else read_events(events)
-    added = None if items is None else read_items(items)
-    said = None if consents is None else read_consents(consents)
+        frames.check_lists_path(out)
+    asked = None if users is None else frames.read_users(users, more=True)
+    since = None if events is None else frames.read_events(events)
+    said = None if consents is None else frames.read_consents(consents)
     how = None if explore is None else Exploration.of_share(explore, k, bonus=explore_bonus)
-    times = None if shown is None else read_shown(shown)
-    opened = Recommender.open(model)
-    if added is not None:
-        opened = opened.add_items(added)
+    times = None if shown is None else frames.read_shown(shown)
+    opened = _opened(model, items, rules)
     pairs = persons.pairs_of(works or ("auto" if alone else "none"), opened)
-    rules = Rules(alone, pairs, met_elsewhere, said, calibrate, how, times)
-    ask = persons.Ask(k, target, rules, since, exclude_seen)
+    ask = persons.Ask(k, target, Rules(alone, pairs, met_elsewhere, said, calibrate, how, times), since, exclude_seen)
     if out is None or alone:
         persons.show_person(opened, ask, (person, account), out)
     else:
         persons.write_everybody(opened, ask, asked, out)
+
+
+def _opened(model: Path, items: Path | None, rules: Path | None) -> Recommender:
+    """Return the model with the new items and the rules of two files; both are read before the model is."""
+    from isthmus.pipeline.frames import read_items, read_rules
+    from isthmus.recommender import Recommender
+    from isthmus.recommender.constrained import constrained
+
+    added = None if items is None else read_items(items)
+    declared = None if rules is None else read_rules(rules)
+    opened = Recommender.open(model)
+    if added is not None:
+        opened = opened.add_items(added)
+    return opened if declared is None else constrained(opened, declared)
 
 
 @app.command("similar")
@@ -144,17 +161,10 @@ def similar_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Show the items of each domain that go best with one item."""
-    from isthmus.pipeline.frames import read_items
-    from isthmus.recommender import Recommender
-
     platform, colon, name = item.partition(":")
     if not (platform and colon and name):
         raise InputError(f"'{item}' names no item", where="--item", fix="write it as PLATFORM:ID")
-    added = None if items is None else read_items(items)
-    opened = Recommender.open(model)
-    if added is not None:
-        opened = opened.add_items(added)
-    found = opened.similar(platform, name, k=k)
+    found = _opened(model, items, None).similar(platform, name, k=k)
     if wants_json():
         put_json(found.to_dicts())
         return

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import polars as pl
 
-from isthmus.data.tables import SCHEMAS, conform, empty
+from isthmus.data.tables import OPTIONAL, SCHEMAS, conform, empty
 from isthmus.errors import ArtefactError, DataError, NotFoundError, nearest
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
 from isthmus.types import EVENT_WEIGHTS, EVENTS
@@ -85,7 +85,7 @@ class Corpus:
         if not {"name", "fingerprint", "counts"} <= set(manifest):
             raise ArtefactError(f"{MANIFEST} is damaged", where=path, fix="import it again")
         for table in SCHEMAS:
-            if not (path / f"{table}.parquet").exists():
+            if table not in OPTIONAL and not (path / f"{table}.parquet").exists():
                 raise ArtefactError(f"{table}.parquet is missing", where=path, fix="import it again")
         return cls({}, manifest, path)
 
@@ -93,13 +93,16 @@ class Corpus:
         """Write all tables and the manifest to folder ``path``, whole or not at all; return the corpus opened there."""
         with new_folder(Path(path)) as folder:
             for table in SCHEMAS:
-                self._table(table).write_parquet(folder / f"{table}.parquet")
+                if table not in OPTIONAL or self._table(table).height:
+                    self._table(table).write_parquet(folder / f"{table}.parquet")
             write_json(folder / MANIFEST, self.manifest)
         return Corpus.open(path)
 
     def _table(self, table: str) -> pl.DataFrame:
         if table not in self._tables:
             assert self.path is not None
+            if table in OPTIONAL and not (self.path / f"{table}.parquet").exists():
+                return empty(table)
             try:
                 self._tables[table] = pl.read_parquet(self.path / f"{table}.parquet")
             except (pl.exceptions.PolarsError, OSError) as error:
@@ -147,6 +150,11 @@ class Corpus:
     def links(self) -> pl.DataFrame:
         """Table ``links`` (item to entity)."""
         return self._table("links")
+
+    @property
+    def rules(self) -> pl.DataFrame:
+        """Table ``rules`` (declared by hand: what follows on what, what excludes what); empty where there are none."""
+        return self._table("rules")
 
     @cached_property
     def persons(self) -> pl.Series:
@@ -220,10 +228,10 @@ def seal(folder: Path, *, name: str, notes: Mapping[str, object]) -> Json:
 
     The fingerprint is the hash of the table files' hashes, so nothing has to be loaded.
     """
-    counts = {
-        table: pl.scan_parquet(folder / f"{table}.parquet").select(pl.len()).collect().item() for table in SCHEMAS
-    }
-    hashes = "".join(sha256(folder / f"{table}.parquet") for table in SCHEMAS)
+    files = {table: folder / f"{table}.parquet" for table in SCHEMAS}
+    here = {table: file for table, file in files.items() if table not in OPTIONAL or file.exists()}
+    counts = {table: pl.scan_parquet(file).select(pl.len()).collect().item() for table, file in here.items()}
+    hashes = "".join(map(sha256, here.values()))
     manifest = _manifest(name, counts, hashlib.sha256(hashes.encode()).hexdigest(), notes)
     write_json(folder / MANIFEST, manifest)
     return manifest

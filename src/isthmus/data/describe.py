@@ -62,6 +62,7 @@ def describe(corpus: Corpus) -> Json:
             "users": corpus.users.height,
             "edges": corpus.edges.height,
             "links": corpus.links.height,
+            "rules": corpus.rules.height,
         },
         "platforms": _places(met, items, "platform", corpus.order_only),
         "domains": _places(met, items, "domain", _undated(met, corpus.order_only)),

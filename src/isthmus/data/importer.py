@@ -107,6 +107,9 @@ class _Run:
         others = {name: conform(name, self.tables.table(name)) for name in ("users", "edges", "links")}
         for name, table in others.items():
             table.write_parquet(self.folder / f"{name}.parquet")
+        rules = conform("rules", self.tables.table("rules"))
+        if rules.height:
+            rules.write_parquet(self.folder / "rules.parquet")
         graph = graph_notes(others["edges"], others["links"], items)
         self.rejects.close()
         shutil.rmtree(self.folder / "scratch", ignore_errors=True)

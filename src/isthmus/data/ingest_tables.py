@@ -1,4 +1,4 @@
-"""Raw rows of every source but events → items, users, identities, edges and links."""
+"""Raw rows of every source but events → items, users, identities, edges, links and rules."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from isthmus.data.media import named
 from isthmus.data.sources.base import LINE, Batch
 from isthmus.data.spec import Source, Spec
 from isthmus.data.spec_checks import COLUMNS
-from isthmus.data.tables import SCHEMAS, TS, empty
+from isthmus.data.tables import KEYS, SCHEMAS, TS, empty
 from isthmus.errors import SpecError
+from isthmus.types import RULES
 
 _TIMES: Final = ("available_from", "available_until")
 _PLAIN: Final = ("image", "audio", "lang", "domain", "platform", "item", "user")
 _SHORTEST_SECRET = 16
+_RULE_TESTS: Final = {
+    f"no such rule (rules: {', '.join(RULES)})": ~pl.col("rule").is_in(RULES),
+    "weight is no number": pl.col("weight").is_not_null()
+    & ~pl.col("weight").cast(pl.Float64, strict=False).is_finite().fill_null(value=False),
+}
 
 
 @dataclass
@@ -60,9 +66,9 @@ class TableIngest:
     def table(self, name: str) -> pl.DataFrame:
         """Return one table; several rows of one key become one, the first value of each column winning."""
         whole = pl.concat([empty(name), *(frame.cast(pl.Schema(SCHEMAS[name])) for frame in self.rows[name])])
-        if name not in ("items", "users"):
+        if name not in ("items", "users", "rules"):
             return whole.unique(maintain_order=True)
-        key = list(SCHEMAS[name])[:2]
+        key = list(KEYS[name])
         if not whole.select(key).is_duplicated().any():
             return whole
         one = whole.group_by(key, maintain_order=True).agg(pl.all().drop_nulls().first())
@@ -79,6 +85,7 @@ class TableIngest:
             **{f"no {name}": pl.col(name).is_null() for name in needed},
             "id not in the id map": pl.col("unmapped"),
             f"cell longer than {limit} characters": pl.any_horizontal(pl.col(texts).str.len_bytes() > limit),
+            **(_RULE_TESTS if source.kind == "rules" else {}),
         }
         chain: pl.Expr = pl.lit(None, dtype=pl.String)
         for reason, test in reversed(tests.items()):
@@ -138,8 +145,9 @@ def _shape(batch: Batch, source: Source, maps: IdMaps) -> pl.DataFrame:
     for name, constant in (("platform", source.platform), ("domain", source.domain), ("relation", source.relation)):
         if name in _wanted(source) and name not in columns:
             columns[name] = pl.lit(constant, dtype=pl.String)
-    if source.kind == "users" and "attributes" not in columns:
-        columns["attributes"] = pl.lit(None, dtype=pl.String)
+    for kind, name in (("users", "attributes"), ("rules", "weight")):
+        if source.kind == kind and name not in columns:
+            columns[name] = pl.lit(None, dtype=pl.String)
     rows = frame.select(column.alias(name) for name, column in columns.items()).with_columns(times)
     return _mapped(rows, source, maps)
 

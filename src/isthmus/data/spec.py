@@ -18,7 +18,7 @@ from isthmus.data.tables import SCHEMAS
 from isthmus.errors import nearest
 from isthmus.types import EVENTS
 
-Kind = Literal["events", "items", "users", "identities", "edges", "links"]
+Kind = Literal["events", "items", "users", "identities", "edges", "links", "rules"]
 Format = Literal["csv", "jsonl", "json", "parquet", "sql", "sequence", "rating", "edgelist", "segments"]
 
 #: Columns of sealed segments by kind: those of the canonical tables.
@@ -69,6 +69,8 @@ class Columns(Settings):
     relation: Names = ()
     tail: Names = ()
     entity: Names = ()
+    rule: Names = ()
+    weight: Names = ()
 
     def mapped(self) -> dict[str, tuple[str, ...]]:
         """Return the columns that are given, canonical name to names in the file."""

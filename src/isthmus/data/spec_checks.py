@@ -31,6 +31,7 @@ COLUMNS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "identities": (("user",), ("platform", "person", "key", "other_platform", "other_user")),
     "edges": (("head", "tail"), ("relation",)),
     "links": (("item", "entity"), ("platform",)),
+    "rules": (("rule", "head", "tail"), ("weight",)),
 }
 
 
@@ -68,7 +69,7 @@ def check_labels(source: Source) -> str:
     """Return which name (platform, relation, event, time) is missing, or an empty text."""
     mapping = source.mapping
     mapped = source.item_maps and all(table.platform for table in source.item_maps)
-    if source.kind != "edges" and not (source.platform or "platform" in mapping or mapped):
+    if source.kind not in ("edges", "rules") and not (source.platform or "platform" in mapping or mapped):
         return f"kind {source.kind} needs platform (a name) or columns.platform"
     if source.kind == "edges" and not (source.relation or "relation" in mapping):
         return "kind edges needs relation (a name) or columns.relation"

@@ -38,7 +38,11 @@ SCHEMAS: Final[dict[str, dict[str, pl.DataType]]] = {
     "identities": {"platform": pl.String(), "user": pl.String(), "person": pl.String()},
     "edges": {"head": pl.String(), "relation": pl.String(), "tail": pl.String()},
     "links": {"platform": pl.String(), "item": pl.String(), "entity": pl.String()},
+    "rules": {"rule": pl.String(), "head": pl.String(), "tail": pl.String(), "weight": pl.Float64()},
 }
+
+#: Tables that a corpus folder has a file of only where they have a row.
+OPTIONAL: Final = ("rules",)
 
 #: Columns that may not be null.
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {
@@ -48,6 +52,7 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "identities": ("platform", "user", "person"),
     "edges": ("head", "relation", "tail"),
     "links": ("platform", "item", "entity"),
+    "rules": ("rule", "head", "tail"),
 }
 
 #: Key columns: unique where the table has one row a key, and the order rows are stored in.
@@ -58,6 +63,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "identities": ("platform", "user"),
     "edges": ("head", "relation", "tail"),
     "links": ("platform", "item", "entity"),
+    "rules": ("rule", "head", "tail"),
 }
 
 

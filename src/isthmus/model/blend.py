@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, TypeVar, cast
 
@@ -12,6 +12,7 @@ import numpy as np
 from isthmus.data.sequences import Histories
 from isthmus.evaluate.ranks import Doubles, top_k
 from isthmus.model.base import Method
+from isthmus.model.constraints import Constraints
 from isthmus.rng import generator
 from isthmus.split.cohorts import FEW, person_cohorts
 from isthmus.split.task import Task
@@ -66,12 +67,24 @@ class Blend:
         weights by default.
     level : float
         Added to the score of every new item.
+    constraints : Constraints, optional
+        Declared rules that the scores keep; none by default.
     """
 
     methods: tuple[str, ...]
     weights: Mapping[str, tuple[float, ...]]
     voice: tuple[float, ...] | None = None
     level: float = 0.0
+    constraints: Constraints | None = field(default=None, compare=False)
+
+    @property
+    def plain(self) -> Blend:
+        """The blend without declared rules: its scores are all finite."""
+        return replace(self, constraints=None)
+
+    def keep(self, scores: Floats, histories: Histories, target: Indices) -> Floats:
+        """Return ``scores`` (B, T) of the items ``target`` as the rules want them: lifted, or ``-inf``."""
+        return scores if self.constraints is None else self.constraints.apply(scores, histories, target)
 
     def score(self, methods: Sequence[Method], histories: Histories, new: Bools) -> Floats:
         """Return the weighted sum of standardised scores, (B, T) float32.
@@ -87,7 +100,7 @@ class Blend:
         """
         says_more = self != Blend(self.methods, self.weights)
         if len(methods) == 1 and not says_more and all(map(any, self.weights.values())):
-            return methods[0].score(histories)
+            return self.keep(methods[0].score(histories), histories, methods[0].target)
         cohorts = person_cohorts(histories, methods[0].target)
         flags = np.stack([cohorts[name] for name in COHORTS], axis=1).astype(np.float32)
         weights = flags @ np.array([self.weights[name] for name in COHORTS], np.float32)
@@ -105,7 +118,7 @@ class Blend:
             else:
                 scores *= np.where(new, np.float32(spoken), own)
             total[rows] += scores
-        return total
+        return self.keep(total, histories, methods[0].target)
 
     def among(self, methods: Sequence[str]) -> Blend:
         """Return the same blend over more ``methods``, in that order; the new ones have no weight."""
@@ -123,7 +136,7 @@ class Blend:
         return any(row[place] > 0 for row in self.weights.values())
 
     def without(self, methods: Sequence[str]) -> Blend:
-        """Return the blend with no weight on some methods and no voice; the others keep their proportions."""
+        """Return the blend with no weight on some methods, no voice and no rules; the others keep their proportions."""
         kept = np.array([name not in methods for name in self.methods], dtype=np.float64)
         table = {cohort: np.array(row) * kept for cohort, row in self.weights.items()}
         scaled = {cohort: tuple((row / (row.sum() or 1.0)).tolist()) for cohort, row in table.items()}

@@ -12,12 +12,9 @@ from scipy import sparse
 
 from isthmus.data.sequences import Histories
 from isthmus.errors import DataError, nearest
-from isthmus.types import Floats, Indices
+from isthmus.types import RULES, Floats, Indices
 
-AFTER: Final = "after"
-NOT_BEFORE: Final = "not before"
-EXCLUDES: Final = "excludes"
-RULES: Final = (AFTER, NOT_BEFORE, EXCLUDES)
+AFTER, NOT_BEFORE, EXCLUDES = RULES
 _NAMED: Final = 10
 
 
@@ -73,7 +70,7 @@ class Constraints:
         >>> made.apply(np.zeros((1, 3), "float32"), Histories.of([[0]]), np.arange(3, dtype="int32")).tolist()
         [[0.0, 1.0, -inf]]
         """
-        _check(rules)
+        check_rules(rules)
         weight = pl.col("weight").cast(pl.Float64).fill_null(1.0) if "weight" in rules.columns else pl.lit(1.0)
         table = rules.select("rule", "head", "tail", weight=weight).unique(maintain_order=True)
         named = _named(items, links)
@@ -115,7 +112,8 @@ class Constraints:
         return out
 
 
-def _check(rules: pl.DataFrame) -> None:
+def check_rules(rules: pl.DataFrame) -> None:
+    """Refuse a table that lacks a column of rules, or holds a rule that there is not."""
     lacking = {"rule", "head", "tail"} - set(rules.columns)
     if lacking:
         raise DataError(f"lacks column(s) {', '.join(sorted(lacking))}", where="rules", fix="give rule, head, tail")

@@ -23,6 +23,9 @@ PERSONS: Final = 1500
 ENOUGH_NEW: Final = 30
 #: Share of the NDCG@10 of known items that may be given up for new ones.
 TOLERATED: Final = 0.0075
+#: More may be given up, to this share, where what new items gain repays it so many times.
+MOST: Final = 0.05
+REPAID: Final = 1.0
 #: Known items that take part for each person, and new ones for each method that reads.
 KNOWN, FRESH = 40, 20
 #: What the ascent starts from and tries; weights never sum to less than the first, or the level alone would decide.
@@ -44,10 +47,13 @@ class Rehearsal:
         ``scores`` (P, C, 1 + R): what the blend says of known items, and what each of ``R`` methods says of new ones.
     readers : tuple of int
         Places of the methods in the blend, R.
+    unhidden : float
+        Share of the wishes for new items that would be such without anything hidden; 0 where nobody wants one.
     """
 
     candidates: Candidates
     readers: tuple[int, ...]
+    unhidden: float = 0.0
 
     def fresh(self) -> Candidates:
         """Return the persons who want a new item, and only those wishes."""
@@ -77,7 +83,9 @@ def give_voice(
 
     A tenth of the known items of the target are hidden: their events leave the training data and the histories, and
     the methods that read learn again without them. The voice is what then gains most NDCG@10 for new items while
-    known items lose at most :data:`TOLERATED` of theirs, compared with lists that hold no new item at all.
+    known items lose at most :data:`TOLERATED` of theirs, compared with lists that hold no new item at all; or up to
+    :data:`MOST` of it, where new items gain :data:`REPAID` times as much over all wishes, in the proportion in which
+    they are wished for when nothing is hidden.
 
     Parameters
     ----------
@@ -131,7 +139,9 @@ def _rehearse(
         for row in zip(*((part.real, part.right, part.new) for part in parts), strict=True)
     ]
     ideal = np.ones(len(asked), np.float32)
-    return Rehearsal(Candidates(np.concatenate(wide), flags[0], flags[1], flags[2], ideal), places)
+    wished = new[asked.targets].sum()
+    unhidden = float(task.item_groups["new item"][asked.targets].sum() / max(wished, 1))
+    return Rehearsal(Candidates(np.concatenate(wide), flags[0], flags[1], flags[2], ideal), places, unhidden)
 
 
 def _some(task: Task, most: int) -> Task:
@@ -181,40 +191,63 @@ def _total(candidates: Candidates, weights: Doubles, level: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a voice gains for new items, and whether known ones bear it."""
+    """What a voice gains for new items, and whether known ones bear it; sums over persons.
+
+    Parameters
+    ----------
+    fresh, known : Candidates
+        Those who want a new item, and those who want a known one.
+    silent : float
+        What known items reach in lists without any new item.
+    price : float
+        What new items have to gain here for each unit that known ones lose beyond what is tolerated.
+    """
 
     fresh: Candidates
     known: Candidates
-    floor: float
+    silent: float
+    price: float
 
     @classmethod
     def of(cls, rehearsal: Rehearsal) -> _Trial:
         fresh, known = rehearsal.fresh(), rehearsal.known()
         silent = np.where(known.new, -np.inf, known.scores[:, :, 0]).astype(np.float32)
-        return cls(fresh, known, (1 - TOLERATED) * known.ndcg(silent) if len(known.ideal) else 0.0)
+        hidden = (1 - rehearsal.unhidden) * len(fresh.ideal)
+        grown = 1 + hidden / max(len(known.ideal), 1)  # the hidden are known ones, when nobody hides them
+        price = REPAID * grown / rehearsal.unhidden if rehearsal.unhidden else np.inf
+        return cls(fresh, known, float(known.each(silent).sum()), price)
 
-    def gain(self, weights: Doubles, level: float) -> float:
-        return self.fresh.ndcg(_total(self.fresh, weights, level))
+    def worth(self, weights: Doubles, level: float) -> float:
+        """Return what the voice gains, less the price of what known items lose; ``-inf`` where they lose too much."""
+        lost = self.lost(weights, level)
+        beyond = lost - TOLERATED * self.silent
+        if beyond > 0 and (np.isinf(self.price) or lost > MOST * self.silent):
+            return -np.inf
+        gained = float(self.fresh.each(_total(self.fresh, weights, level)).sum())
+        return gained - (self.price * beyond if beyond > 0 else 0.0)
+
+    def lost(self, weights: Doubles, level: float) -> float:
+        return self.silent - float(self.known.each(_total(self.known, weights, level)).sum())
 
     def borne(self, weights: Doubles, level: float) -> bool:
-        return not len(self.known.ideal) or self.known.ndcg(_total(self.known, weights, level)) >= self.floor
+        return self.lost(weights, level) <= TOLERATED * self.silent
 
 
 def _learn(rehearsal: Rehearsal) -> tuple[Doubles, float]:
     """Return the weights (R,) of the methods that read, for new items, and the level."""
     trial, count = _Trial.of(rehearsal), len(rehearsal.readers)
     equal = np.full(count, 1 / count)
-    loud = [(loudness * equal, level) for loudness in LOUDNESS for level in LEVELS]
+    loud = [(size * start, level) for start in (equal, *np.eye(count)) for size in LOUDNESS for level in LEVELS]
     if len(trial.fresh.ideal) < ENOUGH_NEW:
         plain = [(size * equal, level) for size in LOUDNESS[:-1] for level in LEVELS if -2 <= level <= 0]
         borne = [pair for pair in plain if trial.borne(*pair)]
         return max(borne, key=lambda pair: (pair[0].sum(), pair[1])) if borne else loud[0]
-    best, reached = _best(trial, loud, loud[0], -1.0)
+    best, reached = _best(trial, loud, loud[0], -np.inf)
     for _ in range(3):
         before = reached
         for place in range(count + 1):
             best, reached = _best(trial, _moves(*best, place), best, reached)
-        if reached <= before + 1e-4:
+        if reached <= before + 1e-2:
             break
     return best
 
@@ -222,11 +255,11 @@ def _learn(rehearsal: Rehearsal) -> tuple[Doubles, float]:
 def _best(
     trial: _Trial, tried: list[tuple[Doubles, float]], best: tuple[Doubles, float], reached: float
 ) -> tuple[tuple[Doubles, float], float]:
-    """Return the voice that gains most of those tried and of the best so far, and its gain."""
+    """Return the voice that is worth most of those tried and of the best so far, and its worth."""
     for weights, level in tried:
-        gained = trial.gain(weights, level)
-        if gained > reached + 1e-5 and trial.borne(weights, level):
-            best, reached = (weights, level), gained
+        worth = trial.worth(weights, level)
+        if worth > reached + 1e-4:
+            best, reached = (weights, level), worth
     return best, reached
 
 

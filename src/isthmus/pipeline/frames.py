@@ -9,6 +9,7 @@ import polars as pl
 
 from isthmus.errors import DataError, InputError, nearest
 from isthmus.files import new_file
+from isthmus.model.constraints import check_rules
 
 LISTS: Final = ("platform", "user", "domain", "item", "rank", "score", "item_platform")
 _READ: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -79,6 +80,25 @@ def read_items(path: Path) -> pl.DataFrame:
 def read_consents(path: Path) -> pl.DataFrame:
     """Return what people said in ``path``: from_platform, to_platform, allowed, and person, or platform and user."""
     return _as_text(path, ("from_platform", "to_platform", "allowed"))
+
+
+def read_rules(path: Path) -> pl.DataFrame:
+    """Return the declared rules in ``path``: rule, head, tail and, where given, weight; a word that is no rule is told.
+
+    Raises
+    ------
+    DataError
+        A column or cell is missing, there is no such rule, or a weight is no number.
+    """
+    frame = _as_text(path, ("rule", "head", "tail"))
+    check_rules(frame)
+    if "weight" not in frame.columns:
+        return frame.select("rule", "head", "tail")
+    weight = pl.col("weight").cast(pl.Float64, strict=False)
+    wrong = frame.filter(pl.col("weight").is_not_null() & ~weight.is_finite().fill_null(value=False))
+    if wrong.height:
+        raise DataError(f"the weight '{wrong['weight'][0]}' is no number", where=path, fix="write it as 1.5, or not")
+    return frame.select("rule", "head", "tail", weight)
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:

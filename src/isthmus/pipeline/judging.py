@@ -233,6 +233,11 @@ def _notes(recommender: Recommender, tasks: dict[str, Task]) -> list[str]:
     notes = [
         f"Settings and weights were chosen on valid; the model then learned from {learned}; test was read once, here."
     ]
+    rules = cast("Json", recommender.card.get("rules", {}))
+    if rules:
+        said = ", ".join(f"{name} {count}" for name, count in cast("Json", rules["declared"]).items())
+        notes.append(f"Declared rules kept by every list: {said}.")
+        notes += [f"Rules: {problem}." for problem in cast("list[str]", rules["problems"])]
     lost = {domain: task.unreachable for domain, task in tasks.items() if task.unreachable}
     if lost:
         said = ", ".join(f"{domain} {count}" for domain, count in lost.items())

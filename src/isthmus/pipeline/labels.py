@@ -184,7 +184,7 @@ def labelled(corpus: Corpus, how: LabelSettings) -> Labelled:
 def hidden_split(split: Split, items: pl.DataFrame) -> Split:
     """Return the split with another items table of the same items."""
     corpus = split.corpus
-    tables = {name: getattr(corpus, name) for name in ("events", "users", "identities", "edges", "links")}
+    tables = {name: getattr(corpus, name) for name in ("events", "users", "identities", "edges", "links", "rules")}
     return Split(Corpus({**tables, "items": items}, corpus.manifest), split.events, split.card)
 
 

@@ -15,6 +15,7 @@ from isthmus.encode.template import Template
 from isthmus.errors import DataError, InputError
 from isthmus.files import Json, read_json
 from isthmus.model.base import Features
+from isthmus.recommender.declared import declare
 from isthmus.recommender.facade import Recommender
 from isthmus.recommender.store import MANIFEST, Content
 from isthmus.split.temporal import TEST, Split
@@ -72,13 +73,14 @@ def distilled_content(teacher: Recommender, targets: dict[str, Target], said: Js
     """
     features = teacher.features
     lean = features.text is not None
-    return replace(
+    content = replace(
         teacher.content,
         targets=targets,
         readers=replace(teacher.content.readers, vectors=not lean and features.vectors is not None, texts=False),
         features=Features(features.text, None if lean else features.vectors, features.places),
         card={**teacher.card, "distilled": said},
     )
+    return declare(content)
 
 
 def _said(teachers: Sequence[Recommender], settings: DistilSettings) -> Json:

@@ -15,6 +15,7 @@ from isthmus.evaluate.ranks import top_k
 from isthmus.files import Json
 from isthmus.model.base import Features
 from isthmus.recommender import store
+from isthmus.recommender.declared import Declared, declare
 from isthmus.recommender.items import with_items
 from isthmus.recommender.listing import Lister, Rules
 from isthmus.recommender.newcomers import Told
@@ -99,6 +100,8 @@ class Recommender:
         settings : FitSettings, optional
             Methods, budget, seed.
 
+        The rules of the corpus are kept by every list, and change nothing that is learned.
+
         Raises
         ------
         InputError
@@ -128,7 +131,9 @@ class Recommender:
             "refit": settings.refit,
             "budget": settings.budget,
         }
-        return cls(Content(fitted, split.corpus.items, People.of(split), readers, features, card))
+        content = Content(fitted, split.corpus.items, People.of(split), readers, features, card)
+        corpus = split.corpus
+        return cls(declare(content, Declared.of(corpus.rules, corpus.links)) if corpus.rules.height else content)
 
     @classmethod
     def open(cls, path: str | Path) -> Recommender:

@@ -9,6 +9,7 @@ import polars as pl
 
 from isthmus.data.tables import conform
 from isthmus.errors import DataError, NotFoundError, nearest
+from isthmus.recommender.declared import declare
 from isthmus.recommender.readers import stack
 from isthmus.recommender.store import Content
 from isthmus.types import Ints
@@ -39,7 +40,7 @@ def with_items(content: Content, items: pl.DataFrame) -> Content:
         methods = [method.extended(features, every, table.height) for method in target.methods]
         flags = np.concatenate([target.new, np.ones(fresh.size, dtype=bool)])
         targets[domain] = replace(target, items=every, new=flags, methods=methods)
-    return replace(content, targets=targets, items=table, features=features)
+    return declare(replace(content, targets=targets, items=table, features=features))
 
 
 def list_items(content: Content, *, new: bool = False) -> pl.DataFrame:

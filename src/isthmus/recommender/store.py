@@ -22,6 +22,7 @@ from isthmus.model.blend import Blend
 from isthmus.recommender.closed import SIGNATURE, require_closed, require_sealed, sealed
 from isthmus.recommender.consents import FILE as CONSENTS
 from isthmus.recommender.consents import read_consents, with_consents, write_consents
+from isthmus.recommender.declared import Declared, declare
 from isthmus.recommender.newcomers import Newcomers
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers
@@ -59,6 +60,8 @@ class Content:
         Data fingerprint, protocol, settings.
     newcomers : Newcomers, optional
         What is said to people without any event, besides the blend.
+    declared : Declared, optional
+        Rules between items that every list keeps (:func:`isthmus.recommender.declared.declare`).
     """
 
     targets: dict[str, Target]
@@ -68,6 +71,7 @@ class Content:
     features: Features
     card: Json
     newcomers: Newcomers | None = None
+    declared: Declared | None = None
 
 
 def write(content: Content, path: Path) -> None:
@@ -92,6 +96,7 @@ def write(content: Content, path: Path) -> None:
             "knowledge": content.readers.knowledge.save(folder),
             "targets": targets,
             "newcomers": None if content.newcomers is None else content.newcomers.save(folder),
+            "rules": None if content.declared is None else content.declared.save(folder),
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
         write_consents(consents, folder)  # without a checksum: people change their minds, the model stays
@@ -139,7 +144,7 @@ def _read(path: Path, manifest: Json) -> Content:
         _read_target(path, place, target, items.height, features)
         for place, target in enumerate(cast("list[Json]", manifest["targets"]))
     ]
-    return Content(
+    content = Content(
         {target.domain: target for target in targets},
         items,
         People(
@@ -149,7 +154,9 @@ def _read(path: Path, manifest: Json) -> Content:
         features,
         cast("Json", manifest["card"]),
         Newcomers.open(path, cast("Json | None", manifest.get("newcomers"))),
+        Declared.open(path, manifest.get("rules")),
     )
+    return declare(content)
 
 
 def _write_target(folder: Path, place: int, target: Target) -> Json:

@@ -256,7 +256,7 @@ class Live:
         for domain in self.domains:
             top = self.popular(domain)
             some = Histories.of([top.rows[:3].tolist()])
-            finite = np.isfinite(top.scores).all() and np.isfinite(self.scorers[domain].score(some)).all()
+            finite = np.isfinite(top.scores).all() and not np.isnan(self.scorers[domain].score(some)).any()
             if not finite or not top.rows.size:
                 raise ArtefactError(f"ranks nothing in '{domain}'", where=self.version.name, fix="fit it again")
 

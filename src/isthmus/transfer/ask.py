@@ -157,10 +157,11 @@ class Asker:
         histories : Histories, optional
             What the people are known to have met, the items with yes included; else those alone.
         """
-        own = target.blend.score(target.methods, answers.histories if histories is None else histories, target.new)
+        met = answers.histories if histories is None else histories
+        own = target.blend.plain.score(target.methods, met, target.new)
         crowd = self.crowds.posterior(answers) @ self.crowds.chance[:, target.items]
         told = np.float32(self.settings.crowd) * standardise(crowd.astype(np.float32))
-        return np.asarray(standardise(own) + told, dtype=np.float32)
+        return target.blend.keep(np.asarray(standardise(own) + told, dtype=np.float32), met, target.items)
 
     def _weighed(self, told: Doubles, posterior: Doubles) -> Doubles:
         weighed: Doubles = told * (posterior @ self._yes) ** self.settings.known

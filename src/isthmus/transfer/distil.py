@@ -111,7 +111,7 @@ def ensemble(targets: Sequence[Target]) -> Teacher:
             raise DataError("the models do not rank the same items", where=first.domain, fix="fit them on one split")
 
     def score(histories: Histories) -> Floats:
-        said = [target.blend.score(target.methods, histories, target.new) for target in targets]
+        said = [target.blend.plain.score(target.methods, histories, target.new) for target in targets]
         return said[0] if len(said) == 1 else np.mean([standardise(each) for each in said], axis=0, dtype=np.float32)
 
     return score
