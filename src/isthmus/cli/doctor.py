@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
-from isthmus.errors import IsthmusError
+from isthmus.errors import InputError, IsthmusError
 
 app = typer.Typer()
 
@@ -31,8 +32,22 @@ class Check:
 
 
 @app.command("doctor")
-def doctor_(as_json: Json = False, verbose: Verbose = False) -> None:  # noqa: ARG001
-    """Check this machine: exit code 1 if something that is needed is missing."""
+def doctor_(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATA]...",
+            help="Stores to look at in the place of this machine: a folder of the service, postgresql://, redis://.",
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where a store cannot keep what it accepts.")] = False,
+    as_json: Json = False,  # noqa: ARG001
+    verbose: Verbose = False,  # noqa: ARG001
+) -> None:
+    """Check this machine, or what stores can keep: exit code 1 if something is missing, damaged, or too weak."""
+    if data:
+        _stores(data, strict=strict)
+        return
     checks = checked()
     if wants_json():
         put_json({"ok": not _failed(checks), "checks": [vars(check) for check in checks]})
@@ -41,6 +56,29 @@ def doctor_(as_json: Json = False, verbose: Verbose = False) -> None:  # noqa: A
         raise typer.Exit(1)
     if not wants_json():
         say("everything that is needed is there")
+
+
+def _stores(urls: list[str], *, strict: bool) -> None:
+    """Say what stores can keep."""
+    try:
+        from isthmus.service.durability import look
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
+    from isthmus.config import expand
+
+    found = [(number, look(expand(url, where="doctor"))) for number, url in enumerate(urls, start=1)]
+    rows = [(number, one.name, one.level, one.said) for number, findings in found for one in findings]
+    bad = sum(level == "fail" or (strict and level == "weak") for _, _, level, _ in rows)
+    if wants_json():
+        checks = [{"store": number, "name": name, "level": level, "said": said} for number, name, level, said in rows]
+        put_json({"ok": not bad, "checks": checks})
+    else:
+        table("doctor", ("store", "", "", ""), rows)
+    if bad:
+        raise typer.Exit(1)
+    if not wants_json():
+        weak = sum(level == "weak" for _, _, level, _ in rows)
+        say(f"{weak} setting(s) may lose what was accepted" if weak else "what is accepted is kept")
 
 
 def checked() -> list[Check]:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from isthmus.cli import (
+    backup,
     consume,
     data,
     distil,
@@ -120,6 +121,7 @@ for group in (
     persons.app,
     serve.app,
     events.app,
+    backup.app,
     consume.app,
     keys.app,
     models.app,

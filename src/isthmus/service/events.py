@@ -38,11 +38,12 @@ _OLD: Final = "DELETE FROM records WHERE kind = ? AND ts < ?"
 _ONES: Final = _SELECT + "WHERE kind = 'event' AND platform = ? AND user = ?"
 _DELETE: Final = "DELETE FROM records WHERE kind = ? AND platform = ? AND user = ?"
 _ONE: Final = _SELECT + "WHERE id = ?"
+INSERT: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT: Final = """
 INSERT INTO records (id, kind, platform, user, item, event, value, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING RETURNING seq
 """
-_SCHEMA: Final = """
+SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
@@ -142,7 +143,7 @@ class SqliteLog(GroupCommit):
 
     def _prepare(self) -> None:
         try:
-            self._db.execute(_SCHEMA)
+            self._db.execute(SCHEMA)
             found = self._meta("format", FORMAT)
         except (apsw.NotADBError, apsw.CorruptError, apsw.SQLError) as error:
             raise ArtefactError(f"is no event log: {error}", where=self.path, fix="restore a backup") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
@@ -24,6 +25,9 @@ from isthmus.service.records import (
     stones_of,
 )
 
+#: Beginning of the names of our schemas, and letters of a tenant's name.
+PREFIX: Final = "isthmus_"
+LONGEST: Final = 50
 #: Seconds a statement may take without a word from the server before its connection is given up.
 SILENCE: Final = 5.0
 _OPTIONS: Final = (
@@ -62,7 +66,7 @@ def connect(url: str, schema: str, *, name: str = "isthmus", autocommit: bool = 
             keepalives_interval=2,
             keepalives_count=3,
             tcp_user_timeout=int(SILENCE * 1000),
-            options=f"{given} -c search_path={schema} {_OPTIONS}",
+            options=f'{given} -c search_path="{schema}" {_OPTIONS}',
         )
     except psycopg.OperationalError as error:
         raise BusyError("the database cannot be reached") from error
@@ -79,9 +83,9 @@ def schema_of(tenant: str) -> str:
     >>> schema_of("default")
     'isthmus_default'
     """
-    if not tenant.isidentifier() or not tenant.isascii():
-        raise InputError("a tenant in a database has a name of letters", where=tenant)
-    return f"isthmus_{tenant.lower()}"
+    if not tenant.isidentifier() or not tenant.isascii() or len(tenant) > LONGEST:
+        raise InputError(f"a tenant in a database has a name of up to {LONGEST} plain letters", where=tenant)
+    return PREFIX + tenant
 
 
 class Taking:
@@ -146,3 +150,12 @@ class Taking:
                 del self._known[name]
         self.erased = self.erased or gone > 0
         return gone
+
+
+@contextmanager
+def said_busy() -> Iterator[None]:
+    """Turn a server that goes while it is read into a BusyError."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise BusyError("the database cannot be reached") from error

@@ -20,7 +20,7 @@ from psycopg import sql
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
 from isthmus.log import logger
 from isthmus.service.eventlog import FORMAT, GroupCommit, Jobs, tell
-from isthmus.service.pgsession import SILENCE, Taking, connect, schema_of
+from isthmus.service.pgsession import SILENCE, Taking, connect, said_busy, schema_of
 from isthmus.service.problems import BusyError
 from isthmus.service.records import Entry, Receipt, Record, record_of
 
@@ -111,7 +111,7 @@ class PostgresLog(GroupCommit):
         """Yield records from ``after`` (not included) to ``until`` (included), ``size`` at a time, in order."""
         last = self.seq if until is None else until
         wanted = list(kinds) or None
-        with _said(), connect(self.url, self.schema) as db:
+        with said_busy(), connect(self.url, self.schema) as db:
             while after < last:
                 rows = db.execute(_SOME, (after, last, wanted, wanted, size)).fetchall()
                 if not rows:
@@ -121,7 +121,7 @@ class PostgresLog(GroupCommit):
 
     def of(self, accounts: Sequence[tuple[str, str]]) -> list[Record]:
         """Return the events of some accounts, in order."""
-        with _said(), connect(self.url, self.schema) as db:
+        with said_busy(), connect(self.url, self.schema) as db:
             rows = [row for account in accounts for row in db.execute(_ONES, account).fetchall()]
         return sorted((record_of(row) for row in rows), key=lambda record: record.seq)
 
@@ -153,11 +153,8 @@ class PostgresLog(GroupCommit):
         return db
 
     def _prepare(self, db: psycopg.Connection) -> None:
-        db.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.schema)))
         with db.transaction():
-            db.execute(_SCHEMA)
-            for name, value in (("format", str(FORMAT)), ("secret", secrets.token_hex(32)), ("last", "0")):
-                db.execute(_META, (name, value))
+            prepare(db, self.schema)
         found = _meta(db)
         if found["format"] != str(FORMAT):
             where = self.schema
@@ -270,6 +267,15 @@ class PostgresLog(GroupCommit):
             self._busy_since = float("inf")
 
 
+def prepare(db: psycopg.Connection, schema: str) -> None:
+    """Make the tables of a log in ``schema``, where they are not there, and look there from now on."""
+    db.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+    db.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
+    db.execute(_SCHEMA)
+    for name, value in (("format", str(FORMAT)), ("secret", secrets.token_hex(32)), ("last", "0")):
+        db.execute(_META, (name, value))
+
+
 def _locked(db: psycopg.Connection, schema: str) -> bool:
     row = db.execute(_LOCK, (schema,)).fetchone()
     return row is not None and bool(row[0])
@@ -283,12 +289,3 @@ def _line(error: Exception) -> str:
     """Return the first line of an error; never the values of a statement."""
     said = str(error).strip().splitlines()
     return said[0] if said else type(error).__name__
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Turn a server that goes while it is read into a BusyError."""
-    try:
-        yield
-    except psycopg.OperationalError as error:
-        raise BusyError("the database cannot be reached") from error
