@@ -81,7 +81,9 @@ CONTRACT = {
     "profile": {"--person", "--account", "--language", "--out"},
     "demo": {"--out"},
     "run": {"--out"},
-    "doctor": set(),
+    "doctor": {"--strict"},
+    "backup": {"--folder"},
+    "restore": {"--folder"},
 }
 
 
