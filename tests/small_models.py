@@ -121,3 +121,17 @@ def with_weights(content: Content, weights: Sequence[float]) -> Content:
 def without_domain(content: Content, domain: str = "target") -> Content:
     """Return a model that forgot a domain."""
     return replace(content, targets={name: one for name, one in content.targets.items() if name != domain})
+
+
+def accounts(n: int) -> list[dict[str, str]]:
+    """Return an account of each of some persons."""
+    rows = active().content.people.accounts.unique("person", keep="first", maintain_order=True).head(n)
+    return [{"platform": platform, "user": user} for platform, user in rows.select("platform", "user").rows()]
+
+
+async def ask(client: httpx.AsyncClient, persons: list[dict[str, str]], **more: object) -> dict[str, object]:
+    """Return lists of the first domain; the request must not fail."""
+    answer = await client.post("/v1/recommend", json={"persons": persons, "target": "source", "k": 5, **more})
+    assert answer.status_code == 200, answer.text
+    said: dict[str, object] = answer.json()
+    return said

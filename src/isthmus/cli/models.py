@@ -179,7 +179,7 @@ def _client(url: str) -> Client:
         from isthmus.client import Client
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
-    return Client(url, key=os.environ.get("ISTHMUS_KEY"), timeout=600.0)
+    return Client(url, key=os.environ.get("ISTHMUS_KEY") or None, timeout=600.0)
 
 
 def _tried(name: str, role: str, share: float) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
+import numpy as np
+from safetensors.numpy import load_file
+
 from isthmus.errors import ArtefactError
 from isthmus.files import Json, json_text, sha256
 
@@ -73,6 +76,21 @@ def require_closed(path: Path, files: Mapping[str, str], beside: tuple[str, ...]
             raise ArtefactError(f"{name} is of a kind that is not read", where=path, fix=f"only {', '.join(KINDS)}")
         if sha256(file) != digest:
             raise ArtefactError(f"{name} was changed since it was written", where=path, fix=_FIX)
+
+
+def arrays_of(file: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file.
+
+    Raises
+    ------
+    ArtefactError
+        A number in it is none.
+    """
+    found = load_file(file)
+    for name, array in found.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ArtefactError(f"'{name}' in {file.name} holds what is no number", where=file.parent, fix=_FIX)
+    return found
 
 
 def _digest(content: Mapping[str, object]) -> str:

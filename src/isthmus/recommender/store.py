@@ -9,17 +9,17 @@ from typing import Final, cast
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from scipy import sparse
 
 from isthmus.encode.modalities import Knowledge
 from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder
-from isthmus.errors import ArtefactError, IsthmusError
+from isthmus.errors import ArtefactError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
 from isthmus.model.base import Features, Method, Places, Settings, State
 from isthmus.model.blend import Blend
-from isthmus.recommender.closed import SIGNATURE, require_closed, require_sealed, sealed
+from isthmus.recommender.closed import SIGNATURE, arrays_of, require_closed, require_sealed, sealed
 from isthmus.recommender.consents import FILE as CONSENTS
 from isthmus.recommender.consents import read_consents, with_consents, write_consents
 from isthmus.recommender.declared import Declared, declare
@@ -123,7 +123,7 @@ def read(path: Path) -> Content:
         if manifest["format"] != 1 and not (path / CONSENTS).is_file():
             raise ArtefactError(f"{CONSENTS} is missing: nobody's ban is known", where=path, fix=FIX)
         return _read(path, manifest)
-    except IsthmusError:
+    except ArtefactError:
         raise
     except (Exception, pl.exceptions.PanicException) as error:  # a file that was made up may fail in any way
         raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error
@@ -139,7 +139,7 @@ def _read(path: Path, manifest: Json) -> Content:
         bool(manifest.get("texts", False)),
         Knowledge.open(path, cast("Json", manifest.get("knowledge", {}))),
     )
-    features = _unpack(load_file(path / "features.safetensors"), items, readers)
+    features = _unpack(arrays_of(path / "features.safetensors"), items, readers)
     targets = [
         _read_target(path, place, target, items.height, features)
         for place, target in enumerate(cast("list[Json]", manifest["targets"]))
@@ -175,12 +175,12 @@ def _write_target(folder: Path, place: int, target: Target) -> Json:
 
 
 def _read_target(path: Path, place: int, said: Json, n_items: int, features: Features) -> Target:
-    arrays = load_file(path / f"target-{place}.safetensors")
+    arrays = arrays_of(path / f"target-{place}.safetensors")
     methods: list[Method] = []
     for entry in cast("list[Json]", said["methods"]):
         method = made(str(entry["name"]), cast("Settings", entry["settings"]))
         method.target, method.n_items = arrays["items"], n_items
-        method.restore(load_file(path / f"target-{place}-{method.name}.safetensors"), features)
+        method.restore(arrays_of(path / f"target-{place}-{method.name}.safetensors"), features)
         methods.append(method)
     weights = {cohort: tuple(row) for cohort, row in cast("dict[str, list[float]]", said["weights"]).items()}
     return Target(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from isthmus.errors import ArtefactError, InputError
-from isthmus.files import new_file, read_json, storage_errors, write_json
+from isthmus.files import json_text, new_file, read_json, storage_errors, write_json
 from isthmus.recommender.closed import SIGNATURE
 from isthmus.recommender.store import MANIFEST
 
@@ -63,11 +62,13 @@ class Trust:
         if not (model / SIGNATURE).is_file():
             raise ArtefactError("is not signed", where=model, fix="isthmus models sign")
         said = read_json(model / SIGNATURE, what="signature")
+        if json_text(said).encode() != (model / SIGNATURE).read_bytes():
+            raise ArtefactError(f"{SIGNATURE} was changed since it was written", where=model, fix="sign it again")
         key = self._keys.get(str(said.get("key")))
         if key is None or said.get("algorithm") != _ALGORITHM:
             raise ArtefactError("is signed by a key that is not trusted", where=model, fix="give its key with --trust")
         try:
-            key.verify(base64.b64decode(str(said.get("signature")), validate=True), _ABOUT + manifest)
+            key.verify(bytes.fromhex(str(said.get("signature"))), _ABOUT + manifest)
         except (InvalidSignature, ValueError):
             raise ArtefactError(
                 "was changed since it was signed", where=model, fix="take the model as it was signed"
@@ -114,7 +115,7 @@ def sign(model: Path, private: Path) -> str:
     Recommender.open(model)
     made = key.sign(_ABOUT + (model / MANIFEST).read_bytes())
     name = fingerprint(key.public_key())
-    said = {"algorithm": _ALGORITHM, "key": name, "signature": base64.b64encode(made).decode()}
+    said = {"algorithm": _ALGORITHM, "key": name, "signature": made.hex()}
     write_json(model / SIGNATURE, said)
     return name
 

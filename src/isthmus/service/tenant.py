@@ -131,8 +131,15 @@ class Tenant:
             await self.noted(f"{role} rolled back", {"model": arm.trial.model, "reason": reason})
 
     def _built(self, base: Recommender, version: Version, records: Iterable[Sequence[Record]]) -> Live:
-        """Return a model with what ``records`` say."""
-        return Live.build(base, version, records, self.log.secret, consent_required=self.consent_required)
+        """Return a model with what ``records`` say; one that cannot rank is refused, however it fails."""
+        try:
+            return Live.build(base, version, records, self.log.secret, consent_required=self.consent_required)
+        except IsthmusError:
+            raise
+        except Exception as error:
+            logger.exception("model %s", version.name)
+            said = f"cannot be served: {type(error).__name__}"
+            raise ArtefactError(said, where=version.name, fix="fit it again") from error
 
     def start(self) -> None:
         """Begin to score, and make ready to read texts: the first one would take seconds."""
