@@ -64,6 +64,7 @@ def serve_(
     tenant: Tenants = None,
     trust: TrustKeys = None,
     deadline: Annotated[float, typer.Option(help="Seconds until a cheaper list is given.")] = 0.25,
+    header_seconds: Annotated[float, typer.Option(help="Seconds in which a request's headers must arrive.")] = 10.0,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one key; 0 for no limit.")] = 0.0,
     burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
     shared: Limits = "",
@@ -95,7 +96,7 @@ def serve_(
     limits = {"deadline": deadline, "rate": rate, "burst": burst, "limits": shared, "warm": warm, "consent": consent}
     upkeep = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share}
     claims = {"audience": audience, "jwks": jwks, "tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
-    more = {"console": console, "tokens": _tokens(issuer, claims)}
+    more = {"console": console, "header_seconds": header_seconds, "tokens": _tokens(issuer, claims)}
     settings = parse(ServiceSettings, {"host": host, "port": port, **limits, **upkeep, **more}, where="serve")
     place = place_of(data, folder, model.with_name(model.name + ".service"))
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.convertors import register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -31,6 +32,7 @@ from isthmus.service.routes import (
     persons,
     rollout,
 )
+from isthmus.service.routes.base import Rest
 from isthmus.service.schemas import ProblemOut
 from isthmus.service.watch.traces import Traced
 
@@ -62,6 +64,7 @@ def create_app(service: Service, *, log_all: bool = False) -> FastAPI:
     )
     describe = app.openapi
     app.openapi = lambda: _with_problems(describe())  # type: ignore[method-assign]
+    register_url_convertor("rest", Rest())
     for group in GROUPS:
         group.add(app, service)
     handlers: dict[type[Exception], Handler] = {

@@ -15,6 +15,7 @@ import uvicorn
 from isthmus.errors import InputError
 from isthmus.log import logger
 from isthmus.service.app import create_app
+from isthmus.service.connection import limited
 from isthmus.service.core import Places, Service
 from isthmus.service.monitor import JsonLines
 from isthmus.service.settings import ServiceSettings
@@ -61,6 +62,7 @@ def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> 
     _log_json(verbose=log_all)
     config = uvicorn.Config(
         create_app(service, log_all=log_all),
+        http=limited(settings.header_seconds),
         log_config=None,
         access_log=False,
         server_header=False,

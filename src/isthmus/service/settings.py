@@ -73,6 +73,8 @@ class ServiceSettings(Settings):
         Bytes of a request, at most.
     body_seconds : float
         Seconds in which a request's body must arrive.
+    header_seconds : float
+        Seconds in which a request's headers must arrive.
     rate, burst : float
         Requests a second and at once of one key; rate 0 means no limit.
     limits : str
@@ -109,6 +111,7 @@ class ServiceSettings(Settings):
     warm: bool = True
     body: int = Field(default=4 << 20, ge=1024)
     body_seconds: float = Field(default=10.0, gt=0)
+    header_seconds: float = Field(default=10.0, gt=0)
     rate: float = Field(default=0.0, ge=0)
     burst: int = Field(default=20, ge=1)
     limits: str = ""

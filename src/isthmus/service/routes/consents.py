@@ -32,14 +32,14 @@ BODIES: Final[Bodies] = (ConsentsIn,)
 def add(app: FastAPI, service: Service) -> None:
     """Add the routes."""
 
-    @app.get("/v1/consents/{person:path}", response_model=ConsentsOut, tags=["consents"], responses=says(404, 422))
+    @app.get("/v1/consents/{person:rest}", response_model=ConsentsOut, tags=["consents"], responses=says(404, 422))
     async def consents(person: PersonName, request: Request) -> Response:
         """Return what a person said, and which use that leaves."""
         tenant, caller = caller_of(service, request)
         return answer(_told(tenant, caller, linked(tenant, caller, person)[0]))
 
     @app.put(
-        "/v1/consents/{person:path}",
+        "/v1/consents/{person:rest}",
         response_model=ConsentsOut,
         tags=["consents"],
         responses=says(404, 408, 413, 415, 422, 507),

@@ -32,11 +32,11 @@ def add(app: FastAPI, service: Service) -> None:
     async def items_put(request: Request) -> Response:
         """Make items known by their text; when the answer comes they can be listed."""
         tenant, caller = caller_of(service, request)
-        done = await changes.put_items(tenant, await read(request, ItemsIn))
+        done = await changes.put_items(tenant, await read(request, ItemsIn, most=service.settings.body))
         await service.note(tenant.name, caller.name, "items written", {"items": done["written"]})
         return answer(done)
 
-    @app.delete("/v1/items/{item:path}", response_model=RemovedOut, tags=["items"], responses=said)
+    @app.delete("/v1/items/{item:rest}", response_model=RemovedOut, tags=["items"], responses=said)
     async def items_delete(item: ItemPath, request: Request) -> Response:
         """Take an item off all lists."""
         tenant, caller = caller_of(service, request)

@@ -54,7 +54,7 @@ def _of_service(app: FastAPI, service: Service) -> None:
     async def access(request: Request) -> Response:
         """Say what the key of this request opens; without a key, or with a wrong one, what is open to everybody."""
         paths = {(way, one.path) for one in app.routes if isinstance(one, Route) for way in one.methods or ()}
-        plain = {(way, path.replace(":path}", "}")) for way, path in paths}
+        plain = {(way, path.replace(":rest}", "}")) for way, path in paths}
         key = service.vault.find(token_of(dict(request.scope["headers"]))) if service.vault.locked else None
         return answer(looking.access(service, key, plain))
 
@@ -78,7 +78,7 @@ def _of_items(app: FastAPI, service: Service) -> None:
         tenant, _ = caller_of(service, request)
         return answer(await looking.find(tenant, q))
 
-    @app.get("/v1/items/{item:path}", response_model=ItemOut, tags=["items"], responses=says(404, 422))
+    @app.get("/v1/items/{item:rest}", response_model=ItemOut, tags=["items"], responses=says(404, 422))
     async def items_get(item: ItemPath, request: Request) -> Response:
         """Return what is known of an item, and how often it was listed of late."""
         tenant, _ = caller_of(service, request)

@@ -23,7 +23,7 @@ BODIES: Final[Bodies] = ()
 def add(app: FastAPI, service: Service) -> None:
     """Add the routes."""
 
-    @app.get("/v1/persons/{person:path}", response_model=PersonOut, tags=["persons"], responses=says(404, 422))
+    @app.get("/v1/persons/{person:rest}", response_model=PersonOut, tags=["persons"], responses=says(404, 422))
     async def persons_export(person: PersonName, request: Request) -> Response:
         """Return all that is known of a person."""
         tenant, caller = caller_of(service, request)
@@ -31,7 +31,7 @@ def add(app: FastAPI, service: Service) -> None:
         await service.note(tenant.name, caller.name, "person exported", _whom(tenant, person, request=caller.request))
         return answer(told)
 
-    @app.delete("/v1/persons/{person:path}", response_model=ErasedOut, tags=["persons"], responses=says(404, 422, 507))
+    @app.delete("/v1/persons/{person:rest}", response_model=ErasedOut, tags=["persons"], responses=says(404, 422, 507))
     async def persons_erase(person: PersonName, request: Request) -> Response:
         """Erase a person: the events leave the disk, and no answer knows the person any more."""
         tenant, caller = caller_of(service, request)

@@ -1,0 +1,84 @@
+"""Connections that give no whole request in time, or headers or a refused body without end, are closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: Bytes of the headers of a request, at most.
+HEADERS: Final = 64 << 10
+#: Bytes of a body that are thrown away after its request was refused, at most: time for the client to read why.
+REFUSED: Final = 8 << 20
+_LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_LONG: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection with a limit of time and length for what no request waits for.
+
+    The time runs from the connection's beginning, and from the first byte after an answer, to the end of the headers.
+    """
+
+    #: Seconds in which headers must arrive.
+    seconds: float = 10.0
+    _clock: asyncio.TimerHandle | None = None
+    _size: int = 0
+    _inside: bool = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first headers."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._rest()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes while nobody waits for it."""
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and self._clock is None:
+            self._wait()
+        if answered:
+            self._size += len(data)
+        super().data_received(data)
+        if self._clock is not None and self._size > (REFUSED if self._inside else HEADERS):
+            self._end()
+
+    def on_headers_complete(self) -> None:
+        """Stop waiting: the rest is the gate's."""
+        self._rest()
+        self._inside = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Remember that the body has ended; if it was refused, so has the wait for its end."""
+        self._inside = False
+        self._rest()
+        super().on_message_complete()
+
+    def _wait(self) -> None:
+        self._size = 0
+        self._clock = self.loop.call_later(self.seconds, self._end)
+
+    def _rest(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _end(self) -> None:
+        """Close the connection; say why unless an answer went out already."""
+        long = self._size > HEADERS
+        self._rest()
+        if not self.transport.is_closing():
+            if not self._inside:
+                self.transport.write(_LONG if long else _LATE)
+            self.transport.close()
+
+
+def limited(seconds: float) -> type[Connection]:
+    """Return the connection with another limit of time."""
+    return type("Connection", (Connection,), {"seconds": seconds})
