@@ -1,11 +1,12 @@
 """What graphs and pictures add to texts: new items, people with few events, everybody.
 
-    ISTHMUS_DATA=... python benchmarks/bench_fusion.py --out benchmarks/reports/NAME [SET ...]
+    ISTHMUS_DATA=... python benchmarks/bench_fusion.py --out benchmarks/reports/NAME --seeds 3 [SET ...]
     python benchmarks/bench_fusion.py --scale --out benchmarks/reports/NAME
 
-For each set: leave-last; a tenth of the items lose all training events, a third of the people all but one; each method
-is tuned once on validation, then a blend is learned for each arm. Writes SET.json, scale.json and README.md. Nothing
-row by row, no title and no id of the data enters a report.
+For each set: leave-last; a tenth of the items lose all training events, a third of the people all but one, a tenth all;
+each method is tuned once on validation, then a blend is learned for each arm. ``--seeds`` repeats this with other items
+and people; differences are paired by person and seed, averaged for each person, and tested over persons. Writes
+SET.json, scale.json and README.md. Nothing row by row, no title and no id of the data enters a report.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import platform
 import resource
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,11 +31,13 @@ from isthmus.data.importer import import_corpus
 from isthmus.encode.embed import factors
 from isthmus.encode.graph import Graph
 from isthmus.encode.modalities import Knowledge
-from isthmus.evaluate.compare import compare, everybody, slices
+from isthmus.evaluate.compare import Slice, everybody, slices
 from isthmus.evaluate.protocol import Outcome, judge
+from isthmus.evaluate.stats import holm, mean_intervals, sign_flip
 from isthmus.model.base import Features, Method
 from isthmus.recommender.facade import System
 from isthmus.recommender.readers import Readers, vocabulary
+from isthmus.rng import generator
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import TEST, TRAIN, Split
 from isthmus.train.fit import FitSettings, Fitting
@@ -94,8 +97,20 @@ SETS = {
     "douban": ("douban_books_doulists", DOUBAN, "books", ("tfidf",)),
 }
 BASE = ("popularity", "knn")
-HIDDEN, FEW, PERSONS = 0.1, 0.33, 1500
-WANTED = ("all", "warm person", "1-3 events", "new item")
+HIDDEN, FEW, COLD, PERSONS = 0.1, 0.33, 0.1, 1500
+WANTED = ("all", "warm person", "1-3 events", "cold person", "known item", "new item")
+#: Arm -> (whether it reads texts, methods beside them); each also has popularity and kNN.
+ARMS = {
+    "text": (True, ()),
+    "text + graph": (True, ("graph",)),
+    "text + image": (True, ("image",)),
+    "all": (True, ("graph", "image")),
+    "all but text": (False, ("graph", "image")),
+    "text + told": (True, ("told",)),
+    "text + fused": (True, ("fused",)),
+}
+#: Arm -> what it lacks of all.
+WITHOUT = {"text + image": "graph", "text + graph": "image", "all but text": "text"}
 
 
 def corpus_of(spec: str, added: str, folder: Path) -> Corpus:
@@ -132,74 +147,121 @@ def reread(method: Method, features: Features) -> Method:
     return again
 
 
-def measure(name: str, folder: Path, budget: float, seed: int = 0) -> dict[str, object]:
-    spec, added, domain, texts = SETS[name]
-    begun = time.perf_counter()
-    corpus = corpus_of(spec, added, folder)
+#: One value a person, seed and slice: arm -> columns.
+Values = dict[str, list[pl.DataFrame]]
+
+
+@dataclass
+class Measured:
+    """What was measured of one set, over the seeds of what is hidden."""
+
+    facts: list[dict[str, object]] = field(default_factory=list)
+    arms: Values = field(default_factory=dict)
+    alone: Values = field(default_factory=dict)
+
+    def add(self, table: Values, name: str, outcome: Outcome, parts: list[Slice], seed: int) -> None:
+        """Keep what one arm reached in each slice."""
+        rows = []
+        for part in parts:
+            persons = outcome.task.persons[part.persons]
+            value = part.values(outcome, ["ndcg@10"]).ravel()
+            rows.append(pl.DataFrame({"slice": part.name, "seed": seed, "person": persons, "value": value}))
+        table.setdefault(name, []).append(pl.concat(rows))
+
+    def data(self) -> dict[str, object]:
+        """Return everything a report says of the set."""
+        arms, alone = ({name: pl.concat(rows) for name, rows in table.items()} for table in (self.arms, self.alone))
+        first = self.facts[0]
+        fullest = str(first["fullest"])
+        return {
+            **first, "seeds": [fact["seed"] for fact in self.facts], "runs": self.facts[1:],
+            "arms": {name: means(rows) for name, rows in arms.items()},
+            "alone": {name: means(rows) for name, rows in alone.items()},
+            "against text": against(arms, "text", [name for name in arms if name not in ("text", "half gone")]),
+            "contribution": against(arms, fullest, [name for name in WITHOUT if name in arms and name != fullest]),
+            "half gone": against(arms, fullest, ["half gone"]),
+        }  # fmt: skip
+
+
+def means(rows: pl.DataFrame) -> dict[str, list[float]]:
+    """Return N@10 over persons (each the mean of its seeds) and the number of persons in each slice."""
+    each = rows.group_by("slice", "person").agg(pl.col("value").mean())
+    found = each.group_by("slice").agg(pl.col("value").mean(), n=pl.len())
+    return {name: [float(value), int(n)] for name, value, n in found.iter_rows()}
+
+
+def against(arms: dict[str, pl.DataFrame], main: str, others: list[str]) -> list[dict[str, object]]:
+    """Return each other arm minus the main one, paired by person and seed, tested over persons; Holm over all rows."""
+    rows = []
+    for name in (name for name in others if name in arms):
+        pairs = arms[name].join(arms[main], on=["slice", "seed", "person"], suffix="_main")
+        each = pairs.group_by("slice", "person", maintain_order=True).agg(
+            gap=(pl.col("value") - pl.col("value_main")).mean()
+        )
+        for part in WANTED:
+            gaps = each.filter(pl.col("slice") == part)["gap"].to_numpy()[:, None]
+            if gaps.size:
+                rng = generator(0, "fusion", part, name)
+                mean, low, high = (float(value[0]) for value in mean_intervals(gaps, rng=rng, draws=1000))
+                p = float(sign_flip(gaps, rng=rng, draws=10_000)[0])
+                rows.append(
+                    {"slice": part, "arm": name, "n": gaps.size, "difference": mean, "low": low, "high": high, "p": p}
+                )
+    for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
+        row["p_holm"] = float(p)
+    return rows
+
+
+def measure(name: str, corpus: Corpus, budget: float, seed: int, kept: Measured) -> None:
+    """Fit and judge every arm with one seed of what is hidden, and add it to ``kept``."""
+    _, _, domain, texts = SETS[name]
+    begun, started = time.perf_counter(), time.process_time()
     split = hide(Split.make(corpus, protocol="leave-last"), seed).few_shot(domain, keep=1, share=FEW, seed=seed)
-    started = time.perf_counter()
-    kinds = ("graph", "image")
-    reader = Readers(vocabulary(split), None, vectors="text" in texts, knowledge=Knowledge.of(corpus, kinds))
-    features = reader.read(corpus.items)
-    read = time.perf_counter() - started
-    there = ["graph", *(["image"] if "image" in features.more else [])]
+    split = split.few_shot(domain, keep=0, share=COLD, seed=seed + 100)
+    more = ("told", "fused") if seed == 0 and "text" in texts else ()
+    knowledge = Knowledge.of(corpus, ("graph", "image", *more))
+    features = Readers(vocabulary(split), None, vectors="text" in texts, knowledge=knowledge).read(corpus.items)
+    read = time.process_time() - started
+    there = ["graph", *(["image"] if "image" in features.more else []), *more]
     settings = FitSettings(methods=(*BASE, *texts, *there), budget=budget, persons=PERSONS, refit=False, seed=seed)
     fitting = Fitting(split, domain, features, settings)
     methods = {method.name: method for method in fitting.tune(settings.methods)}
     task = build_task(split, TEST, domain, most=PERSONS)
-    arms = {"text": (*BASE, *texts), "text + graph": (*BASE, *texts, "graph")}
-    if "image" in there:
-        arms["text + image"] = (*BASE, *texts, "image")
-        arms["all"] = (*BASE, *texts, "graph", "image")
-        arms["all but text"] = (*BASE, "graph", "image")
-    outcomes, weights = [], {}
-    for arm, names in arms.items():
-        kept, blend = fitting.blend([methods[some] for some in names])
-        target = fitting.target(kept, blend, kept)
-        outcomes.append(judge(System(target, name=arm), task))
-        weights[arm] = {cohort: dict(zip(blend.methods, row, strict=True)) for cohort, row in blend.weights.items()}
-    fullest = "all" if "all" in arms else "text + graph"
-    least = thinned(features, 0.5)
-    kept, blend = fitting.blend([methods[some] for some in arms[fullest]])
-    outcomes.append(
-        judge(System(fitting.target(kept, blend, [reread(m, least) for m in kept]), name="half gone"), task)
-    )
-    alone = {
-        some.name: judge(System(fitting.target([some], blend_of(some.name), [some]), name=some.name), task)
-        for some in methods.values()
-    }
-    graph = methods["graph"]
-    relations = dict(zip(features.graph.relations, np.round(graph.state()["weights"], 3).tolist(), strict=True))
-    whole = [outcome for outcome in outcomes if outcome.system != "half gone"]
     parts = [part for part in [everybody(task), *slices(task)] if part.name in WANTED]
-    return {
-        "set": name, "fingerprint": corpus.fingerprint,
+    weights = {}
+    arms = {arm: (*BASE, *(texts if with_text else ()), *added) for arm, (with_text, added) in ARMS.items()}
+    arms = {arm: names for arm, names in arms.items() if set(names) <= set(methods)}
+    fullest = "all" if "all" in arms else "text + graph"
+    for arm, names in arms.items():
+        chosen, blend = fitting.blend([methods[some] for some in names])
+        kept.add(kept.arms, arm, judge(System(fitting.target(chosen, blend, chosen), name=arm), task), parts, seed)
+        weights[arm] = {cohort: dict(zip(blend.methods, row, strict=True)) for cohort, row in blend.weights.items()}
+        weights[arm]["new items"] = {**dict(zip(blend.methods, blend.voice, strict=True)), "level": blend.level}
+        if arm == fullest:
+            least = thinned(features, 0.5)
+            target = fitting.target(chosen, blend, [reread(method, least) for method in chosen])
+            kept.add(kept.arms, "half gone", judge(System(target, name="half gone"), task), parts, seed)
+    for some in methods.values():
+        target = fitting.target([some], blend_of(some.name), [some])
+        kept.add(kept.alone, some.name, judge(System(target, name=some.name), task), parts, seed)
+    relations = dict(
+        zip(features.graph.relations, np.round(methods["graph"].state()["weights"], 3).tolist(), strict=True)
+    )
+    kept.facts.append({
+        "set": name, "seed": seed, "fingerprint": corpus.fingerprint, "fullest": fullest,
         "counts": corpus.manifest["counts"], "graph": corpus.manifest["graph"],
         "persons": len(task), "items": int(task.items.size),
         "pictures": int((features.more["image"] != 0).any(axis=1).sum()) if "image" in features.more else 0,
         "read_seconds": round(read, 1), "seconds": round(time.perf_counter() - begun, 1),
-        "relations": relations, "weights": weights, "tuning": fitting.log,
-        "alone": {key: means(value, parts) for key, value in alone.items()},
-        "arms": {outcome.system: means(outcome, parts) for outcome in outcomes},
-        "against text": compare(whole, parts, "ndcg@10", main="text").to_dicts(),
-        "contribution": compare(whole, parts, "ndcg@10", main=fullest).to_dicts(),
-        "fullest": fullest,
-    }  # fmt: skip
+        "cpu_seconds": round(time.process_time() - started, 1),
+        "relations": relations, "weights": weights, "settings": {m.name: m.settings for m in methods.values()},
+    })  # fmt: skip
 
 
 def blend_of(name: str):
     from isthmus.model.blend import COHORTS, Blend
 
     return Blend((name,), dict.fromkeys(COHORTS, (1.0,)))
-
-
-def means(outcome: Outcome, parts: list) -> dict[str, list[float]]:
-    """Return N@10 and the number of persons in each slice."""
-    found = {}
-    for part in parts:
-        values = part.values(outcome, ["ndcg@10"]).ravel()
-        found[part.name] = [float(np.nanmean(values)), int(values.size)]
-    return found
 
 
 def scale(edges: int = 1_000_000) -> dict[str, float]:
@@ -226,10 +288,10 @@ def table(data: dict) -> list[str]:
     parts = [name for name in WANTED if name in data["arms"]["text"]]
     lines = [
         f"## {data['set']}", "",
-        f"{data['persons']:,} test persons, {data['items']:,} items, {data['pictures']:,} with a picture; graph: "
-        f"{sum(data['graph']['relations'].values()):,} edges, {data['graph']['linked_items']:,} items linked; "
-        f"fingerprint `{str(data['fingerprint'])[:12]}`; "
-        f"features read in {data['read_seconds']} s, {data['seconds']} s in all.",
+        f"{data['persons']:,} test persons a seed, {data['items']:,} items, {data['pictures']:,} with a picture; "
+        f"graph: {sum(data['graph']['relations'].values()):,} edges, {data['graph']['linked_items']:,} items linked; "
+        f"fingerprint `{str(data['fingerprint'])[:12]}`; seeds of what is hidden: {data['seeds']}; "
+        f"{data['cpu_seconds']} s of processor time for the first.",
         "", "| N@10 | " + " | ".join(f"{name} (n = {data['arms']['text'][name][1]})" for name in parts) + " |",
         "|---" * (len(parts) + 1) + "|",
     ]  # fmt: skip
@@ -238,25 +300,24 @@ def table(data: dict) -> list[str]:
         lines.append(f"| {shown} | " + " | ".join(f"{row[name][0]:.4f}" for name in parts) + " |")
     for arm, row in data["alone"].items():
         lines.append(f"| `{arm}` alone | " + " | ".join(f"{row[name][0]:.4f}" for name in parts) + " |")
-    lines += ["", "Difference to text alone (paired over persons, 95 % interval, p by sign flips, Holm-corrected):", ""]
-    lines += ["| slice | arm | difference | p |", "|---|---|---|---|"]
-    for row in data["against text"]:
-        lines.append(
-            f"| {row['slice']} | {row['system']} | {-row['difference']:+.4f} [{-row['high']:+.4f}, {-row['low']:+.4f}] "
-            f"| {row['p_holm']:.4f} |"
-        )
-    if data["fullest"] == "all":
-        lines += ["", "What each modality contributes: all less the arm without it.", ""]
-        lines += ["| slice | modality | contribution | p |", "|---|---|---|---|"]
-        without = {"text + image": "graph", "text + graph": "image", "all but text": "text"}
-        for row in data["contribution"]:
-            if row["system"] in without:
-                lines.append(
-                    f"| {row['slice']} | {without[row['system']]} | {row['difference']:+.4f} "
-                    f"[{row['low']:+.4f}, {row['high']:+.4f}] | {row['p_holm']:.4f} |"
-                )
+    heads = {
+        "against text": "Difference to text alone",
+        "half gone": f"Half of ties and pictures gone, difference to {data['fullest']}",
+        "contribution": f"What each modality contributes: {data['fullest']} minus the arm without it",
+    }  # fmt: skip
+    for key, head in heads.items():
+        if data[key]:
+            lines += ["", f"{head} (paired, 95 % interval over persons, p by sign flips, Holm-corrected):", ""]
+            lines += ["| slice | arm | n | difference | p |", "|---|---|---|---|---|"]
+        for row in data[key]:
+            arm, gap = row["arm"], [row[part] for part in ("difference", "low", "high")]
+            if key == "contribution":
+                arm, gap = WITHOUT[arm], [-gap[0], -gap[2], -gap[1]]
+            told = f"{gap[0]:+.4f} [{gap[1]:+.4f}, {gap[2]:+.4f}]"
+            lines.append(f"| {row['slice']} | {arm} | {row['n']} | {told} | {row['p_holm']:.4f} |")
     top = sorted(data["relations"].items(), key=lambda pair: -pair[1])
-    lines += ["", "Weights of the relations: " + ", ".join(f"{name} {weight:.2f}" for name, weight in top) + ".", ""]
+    used = ", ".join(f"{name} {weight:.2f}" for name, weight in top if abs(weight - 1) > 0.005)
+    lines += ["", f"Weights of the relations (first seed): {used or 'all 1, validation preferred that'}.", ""]
     return lines
 
 
@@ -268,6 +329,8 @@ def page(folder: Path) -> str:
         data = json.loads(file.read_text("utf-8"))
         if file.stem == "scale":
             lines += ["## A graph of a million edges", "", ", ".join(f"{k} {v:,}" for k, v in data.items()) + ".", ""]
+        elif file.stem == "transfer":
+            lines += data["page"]
         else:
             lines += table(data)
     return "\n".join(lines).rstrip() + "\n"
@@ -278,19 +341,28 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=[])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", type=float, default=60)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--scale", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     options.out.mkdir(parents=True, exist_ok=True)
     machine = {"system": platform.platform(), "python": platform.python_version(), "polars": version("polars")}
-    jobs = {name: lambda folder, name=name: measure(name, folder, options.budget) for name in options.sets}
-    if options.scale:
-        jobs["scale"] = lambda _: scale()
+
+    def write(name: str, data: dict) -> None:
+        (options.out / f"{name}.json").write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
     with TemporaryDirectory() as work:
-        for name, job in jobs.items():
-            data = {**job(Path(work)), **({} if name == "scale" else {"machine": machine})}
-            (options.out / f"{name}.json").write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", "utf-8")
-            print(json.dumps({"done": name, "seconds": data["seconds"]}), flush=True)
+        corpora = {name: corpus_of(*SETS[name][:2], Path(work)) for name in options.sets}
+        kept = {name: Measured() for name in options.sets}
+        for seed in range(options.seeds):
+            for name, corpus in corpora.items():
+                measure(name, corpus, options.budget, seed, kept[name])
+                write(name, {**kept[name].data(), "machine": machine})
+                print(
+                    json.dumps({"done": name, "seed": seed, "seconds": kept[name].facts[-1]["cpu_seconds"]}), flush=True
+                )
+    if options.scale:
+        write("scale", scale())
     (options.out / "README.md").write_text(page(options.out), "utf-8")
 
 

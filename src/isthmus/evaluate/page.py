@@ -134,6 +134,7 @@ def _view(section: Json) -> Row:
         "weights": _weights(section["blend"]),
         "verdict": section.get("verdict"),
         "curve": section.get("curve"),
+        "contributions": section.get("contributions"),
     }
 
 

@@ -41,6 +41,8 @@ class Section:
         Whether transfer helped on this task.
     curve : Curve, optional
         What more target people bring.
+    left_out : sequence of Outcome
+        The main system without one part of what it knows each; the name is the part that is left out.
     """
 
     outcomes: Sequence[Outcome]
@@ -53,6 +55,7 @@ class Section:
     examples: Sequence[Mapping[str, object]] = ()
     verdict: Verdict | None = None
     curve: Curve | None = None
+    left_out: Sequence[Outcome] = ()
 
 
 def describe(section: Section, *, metric: str = "ndcg@10", seed: int = 0) -> Json:
@@ -90,6 +93,7 @@ def describe(section: Section, *, metric: str = "ndcg@10", seed: int = 0) -> Jso
         "examples": [dict(example) for example in section.examples],
         "verdict": section.verdict.data if section.verdict else None,
         "curve": section.curve.data if section.curve else None,
+        "contributions": _contributions(section, metric, seed),
     }
 
 
@@ -127,6 +131,19 @@ def _systems(section: Section, metric: str, tested: pl.DataFrame, seed: int) -> 
     ]
     order = {outcome.system: -outcome.mean(metric) for outcome in section.outcomes}
     return sorted(rows, key=lambda row: order[str(row["name"])])
+
+
+def _contributions(section: Section, metric: str, seed: int) -> list[Json]:
+    """Return what the main system loses, in each slice, when a part of what it knows is left out."""
+    if not section.left_out:
+        return []
+    main = next(outcome for outcome in section.outcomes if outcome.system == section.main)
+    parts = [everybody(main.task), *slices(main.task)]
+    table = compare([main, *section.left_out], parts, metric, main=section.main, seed=seed)
+    shown = table.select(
+        "slice", left_out="system", n="n", contribution="difference", low="low", high="high", p="p_holm"
+    )
+    return shown.sort("left_out", maintain_order=True).to_dicts()
 
 
 def _slices(section: Section, metric: str, seed: int) -> list[Json]:

@@ -135,6 +135,20 @@ class Blend:
         place = self.methods.index(method)
         return any(row[place] > 0 for row in self.weights.values())
 
+    def less(self, methods: Sequence[str]) -> Blend:
+        """Return the blend as it is when some methods say nothing: the others keep their proportions, and their voice.
+
+        Examples
+        --------
+        >>> blend = Blend(("knn", "graph"), dict.fromkeys(COHORTS, (0.5, 0.5)), voice=(0.0, 2.0), level=-1.0)
+        >>> rest = blend.less(["graph"])
+        >>> rest.weights["warm person"], rest.voice, rest.level
+        ((1.0, 0.0), (0.0, 0.0), -1.0)
+        """
+        spoken = None if self.voice is None else zip(self.methods, self.voice, strict=True)
+        voice = None if spoken is None else tuple(0.0 if name in methods else said for name, said in spoken)
+        return replace(self, weights=self.without(methods).weights, voice=voice)
+
     def without(self, methods: Sequence[str]) -> Blend:
         """Return the blend with no weight on some methods, no voice and no rules; the others keep their proportions."""
         kept = np.array([name not in methods for name in self.methods], dtype=np.float64)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 
+from isthmus.data.sequences import Histories
 from isthmus.errors import DataError, InputError, LeakError
 from isthmus.evaluate.cards import data_card, examples
 from isthmus.evaluate.protocol import judge
@@ -24,6 +25,11 @@ from isthmus.split.temporal import TEST, Split
 from isthmus.train.fit import FitSettings, Target
 from isthmus.types import Floats
 
+#: What of an item each method looks at; other methods look at who met what.
+MODALITY: Final = {
+    **dict.fromkeys(("tfidf", "text", "terms", "fm", "aligned", "launch", "language"), "text"),
+    **{name: name for name in ("graph", "image", "told", "fused")},
+}
 _NO_TEST = "split with a test share above 0, or fit a domain that has test events"
 
 
@@ -81,6 +87,7 @@ def evaluate(
                 blend=_weights(target),
                 tuning=[_row(entry) for entry in target.log],
                 seeds=runs,
+                left_out=[judge(system, task, ks=ks) for system in _left_out(target)] if methods else [],
                 examples=examples(outcomes[0], split.corpus, k=min(10, max(ks))),
             )
         )
@@ -140,6 +147,25 @@ def compare(models: Sequence[tuple[str, Recommender]], split: Split, *, ks: Sequ
         notes=[f"Models: {', '.join(names)}. Every difference is paired person by person; {names[0]} is compared."],
     )
     return Report.build(cards, sections)
+
+
+class _Less:
+    """A target whose blend goes without one modality; nothing is learned again."""
+
+    def __init__(self, target: Target, modality: str) -> None:
+        self.name, self._target = modality, target
+        gone = [method.name for method in target.methods if MODALITY.get(method.name) == modality]
+        self._blend = target.blend.less(gone)
+
+    def score(self, histories: Histories) -> Floats:
+        """Return the scores of the target items, (B, T)."""
+        return self._blend.score(self._target.methods, histories, self._target.new)
+
+
+def _left_out(target: Target) -> list[_Less]:
+    """Return the blend without each modality, where more is known of items than their texts."""
+    used = {MODALITY[method.name] for method in target.methods if method.name in MODALITY}
+    return [_Less(target, modality) for modality in sorted(used)] if used - {"text"} else []
 
 
 def check_pair(recommender: Recommender, split: Split) -> None:
