@@ -48,7 +48,9 @@ def recommender() -> Recommender:
         methods = [make(word, {}).fit(data) for word in WORDS]
         blend = Blend(WORDS, dict.fromkeys(COHORTS, (0.2, 0.4, 0.4)))
         targets[domain] = Target(domain, data.target, data.popularity[data.target] == 0, methods, blend)
-    return Recommender(Content(targets, table, People.of(split), readers, features, {"corpus": "world"}))
+    return Recommender(
+        Content(targets, table, People.of(split), readers, features, {"corpus": "world", "fingerprint": "world"})
+    )
 
 
 @lru_cache(maxsize=1)

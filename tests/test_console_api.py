@@ -113,7 +113,13 @@ def test_a_key_for_a_platform_sees_no_history_of_another(tmp_path: Path) -> None
 
     async def test(client: Client, service: Service) -> None:
         answer = await client.post("/v1/compare", json={"account": account()}, headers=bearer(key))
-        assert {one["platform"] for one in answer.json()["history"]} == {"north"}
+        said = answer.json()
+        assert {one["platform"] for one in said["history"]} == {"north"}
+        assert said["events"] == len(said["history"])
+        body = {"account": account(), "k": 100, "exclude_seen": False}
+        lists = (await client.post("/v1/compare", json=body, headers=bearer(key))).json()["sides"][0]["lists"]
+        seen = {place["platform"] for one in lists for place in one["items"] if place["seen"]}
+        assert seen == {"north"}, "that an item was met elsewhere is not said"
         south = {"platform": "south", "user": "x"}
         assert (await client.post("/v1/compare", json={"account": south}, headers=bearer(key))).status_code == 403
 
@@ -215,7 +221,6 @@ def test_a_report_is_found_by_its_corpus(tmp_path: Path) -> None:
         "slices": [part],
     }
     said = {"format": 1, "title": "world", "created": "today", "sections": [section], "data": {"fingerprint": "f"}}
-    manifest = json.loads((folder / "first" / "model.json").read_text())
     place = folder / "first.report"
 
     async def test(client: Client, service: Service) -> None:
@@ -223,13 +228,11 @@ def test_a_report_is_found_by_its_corpus(tmp_path: Path) -> None:
         assert (empty["report"], empty["domains"]) == (None, [])
         assert set(empty["weights"]) == {"source", "target"}
         place.mkdir()
-        for content, found in (
-            (said, False),
-            ({**said, "data": {"fingerprint": manifest["card"].get("fingerprint")}}, True),
-        ):
+        for content, found in ((said, False), ({**said, "data": {"fingerprint": "world"}}, True)):
             (place / "report.json").write_text(json.dumps(content))
             got = (await client.get("/v1/models/first/report")).json()
-            assert bool(got["domains"]) == (found and "fingerprint" in manifest["card"])
+            assert bool(got["domains"]) == found, "a report of another corpus says nothing of this model"
+        assert [cohort["name"] for cohort in got["domains"][0]["cohorts"]] == ["", "cold person"]
         (place / "report.json").write_text("[")
         assert (await client.get("/v1/models/first/report")).json()["report"] is None
         assert (await client.get("/v1/models/nothing/report")).status_code == 404
@@ -303,3 +306,22 @@ def test_the_files_hold_no_inline_script_style_or_foreign_address() -> None:
             assert "style=" not in text
             assert " on" not in text.split("<body", 1)[-1]
             assert text.count("<script") == text.count('<script type="module" src=')
+
+
+def test_consents_hold_for_models_beside_too(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        who = account()
+        bodies = {"persons": [who], "target": "target", "k": 20}
+        heard = (await client.post("/v1/recommend", json=bodies)).json()["lists"][0]["items"]
+        one = await compared(client, account=who, target="target", k=20, models=["first"])
+        assert [p["item"] for p in one["sides"][0]["lists"][0]["items"]] == [p["item"] for p in heard]
+        fresh = {"platform": "north", "user": "fresh"}
+        await client.post("/v1/events", json={"events": [event(n, fresh) for n in range(4)]})
+        nobody = await compared(client, models=["first", "second"], k=20)
+        said = await compared(client, account=fresh, models=["first", "second"], k=20)
+        for side, before in zip(said["sides"], nobody["sides"], strict=True):
+            for mine, theirs in zip(side["lists"], before["lists"], strict=True):
+                same = [p["item"] for p in mine["items"]] == [p["item"] for p in theirs["items"]]
+                assert same == (mine["domain"] == "target"), "no consent for another platform was given"
+
+    served(tmp_path, test, consent="required")

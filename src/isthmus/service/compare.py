@@ -17,11 +17,11 @@ from isthmus.errors import IsthmusError
 from isthmus.service.answers import DIGITS, require_platforms
 from isthmus.service.changes import when
 from isthmus.service.gate import Caller
-from isthmus.service.live import Asked, Live, Top, Version, clock
+from isthmus.service.live import Live, Top, Version, clock, ranked
 from isthmus.service.looks import SHOWN, CompareIn
 from isthmus.service.records import EVENT, Record
 from isthmus.service.tenant import Tenant
-from isthmus.types import EVENTS, Ints
+from isthmus.types import EVENTS, Indices, Ints
 
 #: Models kept in memory besides the one that answers.
 KEPT: Final = 3
@@ -73,6 +73,21 @@ def _items(records: Iterable[Sequence[Record]]) -> Iterator[list[Record]]:
 
 
 @dataclass(frozen=True)
+class _Case:
+    """What is asked of every model: what was met, and what of it may be used for each domain."""
+
+    live: Live
+    caller: Caller
+    asked: CompareIn
+    met: Histories
+    heard: dict[str, Histories]
+
+    def visible(self, platform: str) -> bool:
+        """Return whether the key may know what was met on a platform."""
+        return not self.caller.platforms or platform in self.caller.platforms
+
+
+@dataclass(frozen=True)
 class _Ranked:
     live: Live
     seconds: float
@@ -87,66 +102,68 @@ async def compare(tenant: Tenant, candidates: Candidates, caller: Caller, asked:
     if asked.account is not None:
         require_platforms(caller, [asked.account.platform])
     live = tenant.live
-    account = None if asked.account is None else (asked.account.platform, asked.account.user)
-    person = None if account is None else live.state.person(*account)
-    domains = live.domains if asked.target is None else [asked.target]
-    for domain in domains:
-        live.scorer(domain)
-    histories = {domain: _history(live, domain, person, asked) for domain in domains}
+    person = None if asked.account is None else live.state.person(asked.account.platform, asked.account.user)
+    case = _case(live, caller, asked, person)
     names = list(dict.fromkeys(asked.models)) or [live.version.name]
     sides: list[dict[str, object]] = []
     first: _Ranked | None = None
     for name in names:
         try:
             one = live if name == live.version.name else await candidates.get(tenant, name)
-            ranked = await _rank(tenant, one, live, histories, asked)
+            found = await _rank(tenant, one, case)
         except IsthmusError as error:
             if error.http_status == 404:
                 raise
             sides.append(_broken(name, error))
             continue
-        first = first or ranked
-        sides.append(_side(ranked, first, live, histories, asked))
-    whole = live.state.batch([person])
+        first = first or found
+        sides.append(_side(found, first, case))
+    history = _told(case, live.state.batch([person]))
     said = {
         "data_version": live.seq,
         "known": person is not None,
-        "history": _met(live, caller, whole),
-        "events": int(whole.items.size),
+        "history": history[:SHOWN],
+        "events": len(history),
         "sides": sides,
     }
     return orjson.dumps(said)
 
 
-def _history(live: Live, domain: str, person: int | None, asked: CompareIn) -> Histories:
-    """Return what may be used of one person for a domain, and the items given besides."""
-    heard = live.heard(domain, live.ask([person]))
-    left_out = [live.row(one.platform, one.item) for one in asked.without]
-    heard = heard.keep(~np.isin(heard.items, left_out)) if left_out else heard
+def _case(live: Live, caller: Caller, asked: CompareIn, person: int | None) -> _Case:
+    who = live.ask([person])
+    left_out = np.array([live.row(one.platform, one.item) for one in asked.without], np.int32)
     more = np.array([live.row(one.platform, one.item) for one in asked.history], np.int32)
-    if not more.size:
-        return heard
+    domains = live.domains if asked.target is None else [asked.target]
+    for domain in domains:
+        live.scorer(domain)
+    heard = {domain: _changed(live.heard(domain, who), left_out, more) for domain in domains}
+    return _Case(live, caller, asked, _changed(who.histories, left_out, more), heard)
+
+
+def _changed(history: Histories, left_out: Indices, more: Indices) -> Histories:
+    """Return a history without some items, and with others at its end."""
+    kept = history.keep(~np.isin(history.items, left_out))
     return Histories(
-        np.array([0, heard.items.size + more.size], np.int64),
-        np.concatenate([heard.items, more]),
-        np.concatenate([heard.weights, np.ones(more.size, np.float32)]),
-        np.concatenate([heard.ts, clock() + np.arange(more.size, dtype=np.int64)]),
-        np.concatenate([heard.events, np.full(more.size, EVENTS.index("purchase"), np.int8)]),
+        np.array([0, kept.items.size + more.size], np.int64),
+        np.concatenate([kept.items, more]),
+        np.concatenate([kept.weights, np.ones(more.size, np.float32)]),
+        np.concatenate([kept.ts, clock() + np.arange(more.size, dtype=np.int64)]),
+        np.concatenate([kept.events, np.full(more.size, EVENTS.index("purchase"), np.int8)]),
     )
 
 
-async def _rank(tenant: Tenant, one: Live, live: Live, histories: dict[str, Histories], asked: CompareIn) -> _Ranked:
+async def _rank(tenant: Tenant, one: Live, case: _Case) -> _Ranked:
     """Return the lists of one model; those of the model that answers are made where all its lists are made."""
-    domains = [domain for domain in histories if domain in one.scorers]
-    parts = {domain: histories[domain] if one is live else _counted(histories[domain], live, one) for domain in domains}
+    live, asked = case.live, case.asked
+    parts = {domain: _counted(heard, live, one) for domain, heard in case.heard.items() if domain in one.scorers}
+    met = _counted(case.met, live, one) if asked.exclude_seen else None
 
     def work() -> _Ranked:
         began = time.perf_counter()
         tops = {}
-        for domain, history in parts.items():
+        for domain, heard in parts.items():
             mask = one.shelf.listable(one.scorer(domain).items, clock())
-            nobody = Asked(np.array([-1], np.int64), history)
-            tops[domain] = one.rank(domain, nobody, asked.k, mask=mask, exclude_seen=asked.exclude_seen)[0]
+            tops[domain] = ranked(one, domain, heard, met, asked.k, mask)[0]
         return _Ranked(one, time.perf_counter() - began, tops)
 
     return await tenant.lister.aside(work) if one is live else await asyncio.to_thread(work)
@@ -154,6 +171,8 @@ async def _rank(tenant: Tenant, one: Live, live: Live, histories: dict[str, Hist
 
 def _counted(history: Histories, live: Live, one: Live) -> Histories:
     """Return a history with the items counted as another model does; those it does not know are left out."""
+    if one is live:
+        return history
     names = [one.shelf.names.get((live.shelf.platforms[row], live.shelf.ids[row]), -1) for row in history.items]
     rows: Ints = np.array(names, np.int64)
     kept = history.keep(rows >= 0)
@@ -161,28 +180,29 @@ def _counted(history: Histories, live: Live, one: Live) -> Histories:
     return Histories(kept.indptr, items, kept.weights, kept.ts, kept.events)
 
 
-def _side(
-    ranked: _Ranked, first: _Ranked, live: Live, histories: dict[str, Histories], asked: CompareIn
-) -> dict[str, object]:
-    lists = []
-    for domain, top in ranked.tops.items():
-        before = {name: rank for rank, name in enumerate(_names(first.tops[domain]))} if domain in first.tops else {}
-        met = {(live.shelf.platforms[row], live.shelf.ids[row]) for row in histories[domain].items}
-        places = []
-        for rank, (name, row, score) in enumerate(zip(_names(top), top.rows.tolist(), top.scores, strict=True)):
-            place: dict[str, object] = {
-                "platform": name[0],
-                "item": name[1],
-                "title": top.live.shelf.title(row),
-                "seen": name in met,
-                "moved": before[name] - rank if name in before else None,
-            }
-            places.append({**place, "score": round(float(score), DIGITS)} if asked.scores else place)
-        shared = sum(place["moved"] is not None for place in places) / len(places) if places else None
-        lists.append({"domain": domain, "shared": shared, "items": places})
-    version = ranked.live.version
-    head = {"model": version.name, "model_version": version.digest, "active": ranked.live is live}
-    return {**head, "seconds": ranked.seconds, "problem": None, "lists": lists}
+def _side(found: _Ranked, first: _Ranked, case: _Case) -> dict[str, object]:
+    lists = [_list(top, first.tops.get(domain), case, domain) for domain, top in found.tops.items()]
+    version = found.live.version
+    head = {"model": version.name, "model_version": version.digest, "active": found.live is case.live}
+    return {**head, "seconds": found.seconds, "problem": None, "lists": lists}
+
+
+def _list(top: Top, first: Top | None, case: _Case, domain: str) -> dict[str, object]:
+    before = {} if first is None else {name: rank for rank, name in enumerate(_names(first))}
+    shelf = case.live.shelf
+    met = {(shelf.platforms[row], shelf.ids[row]) for row in case.met.items}
+    places = []
+    for rank, (name, row, score) in enumerate(zip(_names(top), top.rows.tolist(), top.scores, strict=True)):
+        place: dict[str, object] = {
+            "platform": name[0],
+            "item": name[1],
+            "title": top.live.shelf.title(row),
+            "seen": name in met and case.visible(name[0]),
+            "moved": before[name] - rank if name in before else None,
+        }
+        places.append({**place, "score": round(float(score), DIGITS)} if case.asked.scores else place)
+    shared = sum(place["moved"] is not None for place in places) / len(places) if places else None
+    return {"domain": domain, "shared": shared, "items": places}
 
 
 def _names(top: Top) -> list[tuple[str, str]]:
@@ -202,18 +222,15 @@ def _broken(name: str, error: IsthmusError) -> dict[str, object]:
     }
 
 
-def _met(live: Live, caller: Caller, whole: Histories) -> list[dict[str, object]]:
-    """Return the newest items of a history, as far as the key may ask for them."""
+def _told(case: _Case, whole: Histories) -> list[dict[str, object]]:
+    """Return the items of a history, the newest first, as far as the key may ask for them."""
     told: list[dict[str, object]] = []
-    domains = live.shelf.table["domain"]
+    shelf = case.live.shelf
+    domains = shelf.table["domain"]
     for place in range(whole.items.size - 1, -1, -1):
         row = int(whole.items[place])
-        platform = live.shelf.platforms[row]
-        if len(told) == SHOWN:
-            break
-        if caller.platforms and platform not in caller.platforms:
-            continue
-        said = {"platform": platform, "item": live.shelf.ids[row], "title": live.shelf.title(row)}
-        event = EVENTS[int(whole.events[place])]
-        told.append({**said, "domain": domains[row], "event": event, "ts": when(int(whole.ts[place]))})
+        if case.visible(shelf.platforms[row]):
+            said = {"platform": shelf.platforms[row], "item": shelf.ids[row], "title": shelf.title(row)}
+            event = EVENTS[int(whole.events[place])]
+            told.append({**said, "domain": domains[row], "event": event, "ts": when(int(whole.ts[place]))})
     return told

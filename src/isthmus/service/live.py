@@ -231,15 +231,7 @@ class Live:
 
     def rank(self, domain: str, asked: Asked, k: int, *, mask: Bools | None, exclude_seen: bool = True) -> list[Top]:
         """Return the best ``k`` items of ``domain`` for each person; ``mask`` (T,) says which may be listed."""
-        scorer = self.scorer(domain)
-        scores = scorer.score(self.heard(domain, asked))
-        if exclude_seen:
-            scorer.seen(asked.histories, scores)
-        if mask is not None:
-            scores[:, ~mask] = -np.inf
-        best = top_k(scores, min(k, scorer.items.size))
-        kept = [row[row >= 0] for row in best]
-        return [Top(scorer.items[columns], scores[n, columns], self) for n, columns in enumerate(kept)]
+        return ranked(self, domain, self.heard(domain, asked), asked.histories if exclude_seen else None, k, mask)
 
     def popular(self, domain: str) -> Top:
         """Return the list of somebody unknown, whether its items may be listed now or not; made once.
@@ -259,6 +251,19 @@ class Live:
             finite = np.isfinite(top.scores).all() and not np.isnan(self.scorers[domain].score(some)).any()
             if not finite or not top.rows.size:
                 raise ArtefactError(f"ranks nothing in '{domain}'", where=self.version.name, fix="fit it again")
+
+
+def ranked(live: Live, domain: str, heard: Histories, met: Histories | None, k: int, mask: Bools | None) -> list[Top]:
+    """Return the best ``k`` items of ``domain`` for the histories ``heard``, without what was ``met``."""
+    scorer = live.scorer(domain)
+    scores = scorer.score(heard)
+    if met is not None:
+        scorer.seen(met, scores)
+    if mask is not None:
+        scores[:, ~mask] = -np.inf
+    best = top_k(scores, min(k, scorer.items.size))
+    kept = [row[row >= 0] for row in best]
+    return [Top(scorer.items[columns], scores[n, columns], live) for n, columns in enumerate(kept)]
 
 
 def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:

@@ -159,7 +159,7 @@ class CompareOut(_Form):
     data_version: int
     known: bool = Field(description="Whether the account was ever seen.")
     history: list[Met] = Field(description="What the key may see of it, the newest first.")
-    events: int = Field(description="Events of the whole history.")
+    events: int = Field(description="Events of the history that the key may see.")
     sides: list[Side]
 
 

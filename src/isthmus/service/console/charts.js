@@ -60,3 +60,9 @@ export function bar(value, most, label) {
     svg("line", { class: "grid", x1: "50%", x2: "50%", y1: "0", y2: "100%" }),
     svg("rect", { class: value < 0 ? "loss" : "win", x: `${from}%`, width: `${length}%`, y: "25%", height: "50%", rx: 2 }));
 }
+
+/** Return two bars, what was expected above what is seen. */
+export function shares(was, is, label) {
+  const one = (value, y, kind) => svg("rect", { class: kind, x: "0", width: `${Math.min(100, Math.max(100 * value, 0.5))}%`, y, height: "36%", rx: 2 });
+  return svg("svg", { class: "bar", role: "img", "aria-label": label }, one(was, "10%", "was"), is !== null && one(is, "54%", "is"));
+}

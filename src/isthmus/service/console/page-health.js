@@ -1,11 +1,13 @@
 // Drift and health: whether requests should be sent here, and whether the world still is what the model learned from.
 
 import { call, can } from "./api.js";
-import { data, el, put, table } from "./dom.js";
+import { shares } from "./charts.js";
+import { data, el, put } from "./dom.js";
 import { nothing, show } from "./parts.js";
-import { count, digits, knows, t } from "./words.js";
+import { count, digits, knows, share, t, when } from "./words.js";
 
 export const needs = [["GET", "/readyz"]];
+const SHOWN = 8;
 
 function ready(said) {
   const good = said.status === "ok" || said.ready === true;
@@ -14,24 +16,37 @@ function ready(said) {
     reasons.length ? el("ul", {}, reasons.map((one) => el("li", {}, data(typeof one === "string" ? one : JSON.stringify(one))))) : el("p", { class: "soft" }, t(good ? "health.ready.said" : "health.unready.said")));
 }
 
-const worded = (value) => (typeof value === "number" ? (Number.isInteger(value) ? count(value) : digits(value, 4)) : typeof value === "boolean" ? t(value ? "yes" : "no") : String(value ?? "–"));
-const label = (name) => (knows(`drift.${name}`) ? t(`drift.${name}`) : name.replaceAll("_", " "));
+/** Return the names of the largest shares, in the order of what was expected. */
+function largest(one) {
+  const names = [...new Set([...Object.keys(one.reference), ...Object.keys(one.seen)])];
+  const size = (name) => Math.max(one.reference[name] ?? 0, one.seen[name] ?? 0);
+  return names.sort((a, b) => size(b) - size(a)).slice(0, SHOWN);
+}
 
-/** Return what was said of drift: facts, and a table for each list of rows. */
-export function told(said) {
-  const plain = Object.entries(said).filter(([, value]) => value === null || typeof value !== "object");
-  const deep = Object.entries(said).filter(([, value]) => value !== null && typeof value === "object");
-  return [
-    plain.length > 0 && el("dl", { class: "facts" }, plain.map(([name, value]) => el("div", {}, el("dt", {}, label(name)), el("dd", {}, data(worded(value)))))),
-    deep.map(([name, value]) => {
-      const rows = Array.isArray(value) ? value : Object.entries(value).map(([key, one]) => (one !== null && typeof one === "object" ? { name: key, ...one } : { name: key, value: one }));
-      if (!rows.length) return null;
-      if (rows.some((row) => row === null || typeof row !== "object")) return el("p", {}, label(name), ": ", data(rows.map(worded).join(", ")));
-      const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((one) => rows.some((row) => typeof row[one] !== "object" || row[one] === null));
-      const heads = columns.map((one) => ({ label: label(one), num: rows.some((row) => typeof row[one] === "number") }));
-      const drawn = rows.map((row) => ({ kind: row.drifted || row.alarm ? "alarm" : "", cells: columns.map((one) => data(worded(row[one]))) }));
-      return [el("h3", {}, label(name)), table(label(name), heads, drawn)];
-    })];
+function feature(one) {
+  const names = largest(one), known = Object.keys(one.seen).length > 0;
+  const rows = names.map((name) => {
+    const was = one.reference[name] ?? 0, is = known ? one.seen[name] ?? 0 : null;
+    return el("tr", {}, el("th", { scope: "row" }, data(name)), el("td", { class: "plot" }, shares(was, is, `${name}: ${share(was)}, ${share(is)}`)),
+      el("td", { class: "num" }, share(was)), el("td", { class: "num" }, share(is)));
+  });
+  const head = [t("health.part"), "", t("health.expected"), t("health.seen")].map((label, place) => el("th", { scope: "col", class: place > 1 ? "num" : null }, label));
+  const state = one.alarm ? el("span", { class: "tag bad" }, t("health.alarm")) : known ? el("span", { class: "tag good" }, t("health.steady")) : el("span", { class: "tag" }, t("health.soon"));
+  return el("section", { class: `card ${one.alarm ? "alarm" : ""}` },
+    el("h3", {}, knows(`drift.${one.of}`) ? t(`drift.${one.of}`) : data(one.of.replaceAll("_", " ")), " ", state),
+    el("p", { class: "soft small" }, data(one.about)),
+    rows.length ? el("table", { class: "narrow" }, el("caption", { class: "unseen" }, one.of), el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)) : nothing(t("health.nothing")),
+    el("p", { class: "soft small" }, known ? t("health.psi", { psi: digits(one.psi, 3), time: when(one.at) }) : "", " ", t("health.window", { n: count(one.waiting), size: count(one.window) })));
+}
+
+/** Return what has changed since the model was made. */
+function told(said) {
+  const features = said.features ?? [];
+  if (!features.length) return nothing(t("health.nodrift"), t("health.nodrift.said"));
+  const alarms = features.filter((one) => one.alarm).length;
+  const sorted = [...features].sort((a, b) => Number(b.alarm) - Number(a.alarm));
+  return [el("p", { class: `finding ${alarms ? "loss" : "win"}` }, alarms ? t("health.alarms", { n: count(alarms) }) : t("health.none")),
+    el("div", { class: "sides broad" }, sorted.map(feature))];
 }
 
 export function draw(body) {
