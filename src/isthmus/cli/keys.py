@@ -35,12 +35,15 @@ def create_(
     ] = None,
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
     days: Annotated[float | None, typer.Option(min=0, help="Days until it expires; default never.")] = None,
+    quota_events: Annotated[int | None, typer.Option(min=0, help="Events a day; default no limit.")] = None,
+    quota_lists: Annotated[int | None, typer.Option(min=0, help="Accounts asked for a day; default no limit.")] = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Make a key; it is shown this once. From the first one on the service needs one, on this machine too."""
     vault = _vault(data)
-    key, text = vault.create(tenant=tenant, scopes=scope, platforms=platform or [], label=label, days=days)
+    quota = quota_events, quota_lists
+    key, text = vault.create(tenant=tenant, scopes=scope, platforms=platform or [], label=label, days=days, quota=quota)
     vault.close()
     if wants_json():
         put_json({"prefix": key.prefix, "key": text})

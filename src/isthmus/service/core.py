@@ -13,10 +13,11 @@ from isthmus.errors import InputError, NotFoundError
 from isthmus.log import logger
 from isthmus.service.eventlog import Place
 from isthmus.service.figures import Figures
-from isthmus.service.gate import Doors, Guard
-from isthmus.service.limits import Buckets
+from isthmus.service.gate import Caller, Doors, Guard
+from isthmus.service.limits import Buckets, Quotas
 from isthmus.service.models import Models
 from isthmus.service.monitor import Monitor
+from isthmus.service.problems import RequestError
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
 from isthmus.service.shared_limits import SharedBuckets
 from isthmus.service.signing import Trust
@@ -83,10 +84,12 @@ class Service:
     doors: Doors = field(default_factory=Doors)
     tracing: Tracing | None = None
     patrol: Patrol = field(init=False)
+    quotas: Quotas = field(init=False)
     shared: SharedBuckets | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Make what looks after the audit log."""
+        self.quotas = Quotas(self.vault.lease)
         self.patrol = Patrol(self.vault, self.settings.patrol)
         if self.settings.limits:
             own = Buckets(self.settings.rate, self.settings.burst)
@@ -161,6 +164,20 @@ class Service:
         self.vault.close()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
+
+    async def spend(self, caller: Caller, kind: str, n: int) -> None:
+        """Count ``n`` events or lists against what a key may use up in a day.
+
+        Raises
+        ------
+        RequestError
+            There is not so much left today.
+        """
+        most = caller.quota.get(kind)
+        if most is not None:
+            wait = await asyncio.to_thread(self.quotas.take, caller.name, kind, n, most)
+            if wait:
+                raise RequestError(429, f"no more {kind} today", headers={"retry-after": str(int(wait) + 1)})
 
     async def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log."""

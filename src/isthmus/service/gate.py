@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,8 +23,9 @@ from isthmus.service.shared_limits import SharedBuckets
 from isthmus.service.watch.traces import trace_id
 
 if TYPE_CHECKING:
-    from isthmus.service.vault import Vault
+    from isthmus.service.vault import Key, Vault
 
+_NONE: Final[Mapping[str, int]] = {}
 _ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
@@ -60,12 +61,15 @@ class Caller:
         Platforms whose people may be asked for; empty for all.
     request : str
         Id of the request.
+    quota : mapping of str to int
+        What may be used up in a day: events, lists.
     """
 
     name: str
     tenant: str
     platforms: tuple[str, ...]
     request: str
+    quota: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -145,7 +149,13 @@ class Guard:
             raise RequestError(401, "a valid key is needed", fix=fix, headers={"www-authenticate": "Bearer"})
         if operation.scope not in key.scopes:
             raise RequestError(403, f"the key lacks the scope '{operation.scope}'")
-        return Caller(key.prefix, key.tenant, key.platforms, request)
+        return Caller(key.prefix, key.tenant, key.platforms, request, _quota(key))
+
+
+def _quota(key: Key) -> Mapping[str, int]:
+    if key.events is None and key.lists is None:
+        return _NONE
+    return {name: most for name, most in (("events", key.events), ("lists", key.lists)) if most is not None}
 
 
 def token_of(headers: Mapping[bytes, bytes]) -> str:

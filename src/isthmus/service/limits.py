@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 
 class Buckets:
@@ -51,3 +53,52 @@ class Buckets:
         if len(self._free) > self._most:
             self._free.popitem(last=False)
         return 0.0
+
+
+#: Parts of a quota that are taken at a time: what a killed process had taken and not used is lost for the day.
+PARTS: Final = 100
+_DAY: Final = 86400
+
+
+class Quotas:
+    """What each key may use up in a day (UTC), over restarts and in all processes.
+
+    Parameters
+    ----------
+    lease : callable
+        Takes name, kind, day, wanted, most; returns how many of ``wanted`` may be used, which then count as used.
+    clock : callable
+        Returns seconds since 1970.
+
+    Examples
+    --------
+    >>> left = {"a": 5}
+    >>> def lease(name, kind, day, wanted, most):
+    ...     granted = min(wanted, left[name])
+    ...     left[name] -= granted
+    ...     return granted
+    >>> quotas = Quotas(lease, clock=lambda: 0.0)
+    >>> [quotas.take("a", "events", n, 5) for n in (3, 3, 2, 1)]
+    [0.0, 86400.0, 0.0, 86400.0]
+    """
+
+    def __init__(
+        self, lease: Callable[[str, str, int, int, int], int], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._lease, self._clock = lease, clock
+        self._left: dict[tuple[str, str], tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, name: str, kind: str, n: int, most: int) -> float:
+        """Return 0 if ``name`` may use ``n`` more today, else the seconds until tomorrow."""
+        now = self._clock()
+        day = int(now // _DAY)
+        with self._lock:
+            known, left = self._left.get((name, kind), (day, 0))
+            if known != day:
+                left = 0
+            if left < n:
+                left += self._lease(name, kind, day, max(n - left, most // PARTS), most)
+            enough = left >= n
+            self._left[name, kind] = day, left - n if enough else left
+        return 0.0 if enough else (day + 1) * _DAY - now

@@ -8,7 +8,8 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,11 +33,18 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS audit (
   number INTEGER PRIMARY KEY AUTOINCREMENT, ts INTEGER NOT NULL, tenant TEXT NOT NULL, actor TEXT NOT NULL,
   action TEXT NOT NULL, said TEXT NOT NULL, before TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS usage (
+  prefix TEXT NOT NULL, day INTEGER NOT NULL, kind TEXT NOT NULL, used INTEGER NOT NULL,
+  PRIMARY KEY (prefix, day, kind));
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+_USED: Final = "SELECT used FROM usage WHERE prefix = ? AND day = ? AND kind = ?"
+_USE: Final = """
+INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT (prefix, day, kind) DO UPDATE SET used = used + excluded.used
 """
 _NAMES: Final = "INSERT OR IGNORE INTO secrets VALUES ('names', ?)"
 _KEYS: Final = """
-SELECT prefix, salt, hash, tenant, scopes, platforms, label, created, expires, revoked FROM keys
+SELECT prefix, salt, hash, tenant, scopes, platforms, label, created, expires, revoked, events, lists FROM keys
 """
 _NOTE: Final = "INSERT INTO audit (ts, tenant, actor, action, said, before, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _NOTES: Final = "SELECT number, ts, tenant, actor, action, said, before, hash FROM audit ORDER BY number"
@@ -63,6 +71,8 @@ class Key:
         Seconds since 1970.
     expires, revoked : int, optional
         Seconds since 1970.
+    events, lists : int, optional
+        Events it may send, and accounts it may ask lists for, in a day (UTC).
     """
 
     prefix: str
@@ -73,6 +83,8 @@ class Key:
     created: int = 0
     expires: int | None = None
     revoked: int | None = None
+    events: int | None = None
+    lists: int | None = None
 
     def valid(self, now: float) -> bool:
         """Return whether the key opens anything at the time ``now``."""
@@ -93,6 +105,10 @@ class Vault:
         self.path = folder / FILE
         self._db = connect(self.path)
         self._db.execute(_SCHEMA)
+        known = [row[1] for row in self._db.execute("PRAGMA table_info(keys)").fetchall()]
+        for name in ("events", "lists"):  # not in files of the first version
+            if name not in known:
+                self._db.execute(f"ALTER TABLE keys ADD COLUMN {name} INTEGER")
         self._book, self._booking = connect(self.path), threading.Lock()  # the audit log is used from other threads
         self._rows: dict[str, tuple[Key, bytes, str]] = {}
         self._seen, self._looked = -1, 0.0
@@ -107,8 +123,11 @@ class Vault:
         platforms: Sequence[str] = (),
         label: str = "",
         days: float | None = None,
+        quota: tuple[int | None, int | None] = (None, None),
     ) -> tuple[Key, str]:
         """Return a new key and its text, which is shown this once.
+
+        ``quota`` is how many events it may send and how many accounts it may ask lists for in a day (UTC).
 
         Raises
         ------
@@ -124,9 +143,9 @@ class Vault:
         now = int(time.time())
         expires = None if days is None else int(now + days * 86400)
         prefix, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_hex(16)
-        key = Key(prefix, tenant, tuple(scopes), tuple(platforms), label, now, expires)
+        key = Key(prefix, tenant, tuple(scopes), tuple(platforms), label, now, expires, None, *quota)
         row = (prefix, salt, _hash(salt, secret), tenant, json.dumps(key.scopes), json.dumps(key.platforms), label)
-        self._db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,NULL)", (*row, now, expires))
+        self._db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,NULL,?,?)", (*row, now, expires, *quota))
         self._refresh()
         self.note(tenant, "command line", "key created", {"prefix": prefix, "scopes": list(scopes)})
         return key, f"isk_{prefix}_{secret}"
@@ -181,15 +200,30 @@ class Vault:
         """Whether a key or a token is needed: a key was ever made, or tokens of an issuer are taken."""
         return bool(self._rows) or self.tokens is not None
 
+    def lease(self, prefix: str, kind: str, day: int, wanted: int, most: int) -> int:
+        """Return how many of ``wanted`` a key may still have on a day, of ``most``; they count as used."""
+        with self._alone():
+            rows = self._book.execute(_USED, (prefix, day, kind)).fetchall()
+            granted = max(min(wanted, most - (int(str(rows[0][0])) if rows else 0)), 0)
+            self._book.execute(_USE, (prefix, day, kind, granted))
+            self._book.execute("DELETE FROM usage WHERE day < ?", (day - 31,))
+        return granted
+
     def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log; say nothing in it that names a person."""
         row = (int(time.time()), tenant, actor, action, json.dumps(said, sort_keys=True))
+        with self._alone():
+            last = self._book.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
+            before = str(last[0][0]) if last else _START
+            self._book.execute(_NOTE, (*row, before, _link(before, *row)))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Read and write with nobody else writing in between."""
         with self._booking:
             self._book.execute("BEGIN IMMEDIATE")
             try:
-                last = self._book.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
-                before = str(last[0][0]) if last else _START
-                self._book.execute(_NOTE, (*row, before, _link(before, *row)))
+                yield
                 self._book.execute("COMMIT")
             except BaseException:
                 self._book.execute("ROLLBACK")

@@ -26,7 +26,10 @@ def add(app: FastAPI, service: Service) -> None:
     async def recommend(request: Request) -> Response:
         """Return lists: all accepted events count."""
         tenant, caller = caller_of(service, request)
-        return answer(await answers.recommend(tenant, caller, await read(request, RecommendIn), service.monitor))
+        body = await read(request, RecommendIn)
+        if caller.quota:
+            await service.spend(caller, "lists", len(body.persons))
+        return answer(await answers.recommend(tenant, caller, body, service.monitor))
 
     @app.post("/v1/similar", response_model=SimilarOut, tags=["lists"], responses=said, openapi_extra=takes(SimilarIn))
     async def similar(request: Request) -> Response:

@@ -1,0 +1,100 @@
+"""What a key may use up in a day holds over restarts and in all processes."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.small_service import account, event, served
+from tests.test_cli import isthmus
+
+from isthmus.service.core import Service
+from isthmus.service.limits import Quotas
+from isthmus.service.vault import Vault
+
+DAY = 86400
+
+
+def test_a_quota_of_events_and_of_lists_holds_over_a_restart(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    text = vault.create(tenant="default", scopes=["events", "recommend"], quota=(5, 4))[1]
+    free = vault.create(tenant="default", scopes=["events", "recommend"])[1]
+    vault.close()
+    mine, other = ({"authorization": f"Bearer {key}"} for key in (text, free))
+
+    async def status(client: httpx.AsyncClient, kind: str, n: int, headers: dict[str, str]) -> httpx.Response:
+        if kind == "events":
+            return await client.post("/v1/events", json={"events": [event(1)] * n}, headers=headers)
+        return await client.post("/v1/recommend", json={"persons": [account()] * n}, headers=headers)
+
+    async def first(client: httpx.AsyncClient, service: Service) -> None:
+        assert (await status(client, "events", 3, mine)).status_code == 202
+        refused = await status(client, "events", 3, mine)
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= DAY
+        assert "no more events today" in refused.json()["detail"]
+        assert service.tenant().live.seq == 3, "nothing of what was refused"
+        assert (await status(client, "recommend", 4, mine)).status_code == 200
+        assert (await status(client, "recommend", 1, mine)).status_code == 429
+        assert (await status(client, "events", 20, other)).status_code == 202
+
+    async def second(client: httpx.AsyncClient, service: Service) -> None:
+        assert (await status(client, "recommend", 1, mine)).status_code == 429
+        assert (await status(client, "events", 3, mine)).status_code == 429
+        assert (await status(client, "recommend", 20, other)).status_code == 200
+
+    served(tmp_path, first)
+    served(tmp_path, second)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 400), st.booleans()), max_size=60))
+def test_no_more_is_used_in_a_day_than_was_said(tmp_path_factory: pytest.TempPathFactory, asked: list[object]) -> None:
+    most, used, now = 1000, 0, [0.0]
+    shared: dict[int, int] = {}
+
+    def lease(name: str, kind: str, day: int, wanted: int, limit: int) -> int:
+        granted = min(wanted, limit - shared.get(day, 0))
+        shared[day] = shared.get(day, 0) + granted
+        return granted
+
+    def process() -> Quotas:
+        return Quotas(lease, clock=lambda: now[0])
+
+    both = [process(), process()]
+    for which, n, tomorrow in asked:  # type: ignore[misc]
+        if tomorrow:
+            now[0] += DAY
+            used = 0
+        if not both[which].take("a", "events", n, most):
+            used += n
+        assert used <= most
+
+
+def test_two_processes_share_a_quota_on_disk(tmp_path: Path) -> None:
+    one, two = Vault(tmp_path), Vault(tmp_path)
+    quotas = [Quotas(vault.lease, clock=lambda: 10.0) for vault in (one, two)]
+    taken = sum(not quotas[n % 2].take("k", "lists", 1, 300) for n in range(1000))
+    assert 297 <= taken <= 300
+    one.close()
+    two.close()
+
+
+def test_files_of_the_first_version_open_and_the_command_line_sets_a_quota(
+    tmp_path: Path,
+) -> None:
+    Vault(tmp_path).close()
+    db = sqlite3.connect(tmp_path / "system.db")
+    db.execute("ALTER TABLE keys DROP COLUMN events")
+    db.execute("ALTER TABLE keys DROP COLUMN lists")
+    db.commit()
+    db.close()
+    made = isthmus("keys", "create", "--data", tmp_path, "--scope", "events", "--quota-events", 7)
+    assert made.code == 0, made.err
+    vault = Vault(tmp_path)
+    (key,) = vault.known()
+    assert (key.events, key.lists) == (7, None)
+    vault.close()
