@@ -54,6 +54,12 @@ CASES: Final[dict[str, Case]] = {
     ),
     "IsthmusDegraded": Case(*_DEGRADED, "20m", _ONE),
     "IsthmusDrift": Case({_DRIFT: "0 1x60"}, {_DRIFT: "0x60"}, "3m", {**_TENANT, "of": "domains"}),
+    "IsthmusRolledBack": Case(
+        {f"isthmus_canary_rollbacks_total{_T}": "0x9 1x60"},
+        {f"isthmus_canary_rollbacks_total{_T}": "1x60"},
+        "30m",
+        _TENANT,
+    ),
     "IsthmusModelStale": Case(
         {f"isthmus_model_written_timestamp_seconds{_T}": "-2600000x100"},
         {f"isthmus_model_written_timestamp_seconds{_T}": "-2500000x100"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -156,6 +157,16 @@ def test_every_command_is_one_the_command_line_takes(monkeypatch: pytest.MonkeyP
     page = (DEPLOY / "README.md").read_text(encoding="utf-8")
     (made,) = re.findall(r"run --rm isthmus (keys create .*?) >", page)
     assert understood(made.split())["scope"] == ["metrics"]
+
+
+def test_every_command_of_the_operating_page_is_one_the_command_line_takes() -> None:
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("isthmus ")]
+    lines += re.findall(r"`(isthmus [^`]+ -[^`]*)`", page)
+    assert len(lines) >= 8
+    for line in lines:
+        understood(shlex.split(line)[1:])
 
 
 def containers() -> list[Container]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import apsw
 import httpx
 import pytest
 import yaml
@@ -17,7 +19,7 @@ from tests.small_service import account, event, served
 from tests.test_cli import isthmus
 from tests.tiers import count
 
-from isthmus.errors import StorageError
+from isthmus.errors import InputError, StorageError
 from isthmus.service.core import Service
 from isthmus.service.vault import SCOPES, Vault
 from isthmus.service.watch.shipped import dashboard, rules
@@ -143,6 +145,30 @@ def test_a_changed_audit_log_shows_in_the_figures(tmp_path: Path) -> None:
     served(tmp_path, test)
 
 
+def test_a_hundred_changes_of_the_audit_log_are_all_found(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    for number in range(50):
+        vault.note("default", f"key{number % 3}", "model activated", {"model": f"m{number}"})
+    rng = random.Random(4)
+    columns = ("ts", "tenant", "actor", "action", "said", "before", "hash")
+    found = 0
+    db = apsw.Connection(str(tmp_path / "system.db"))
+    for _ in range(100):
+        number, column = rng.randint(1, 50), rng.choice(columns)
+        ((kept,),) = db.execute(f"SELECT {column} FROM audit WHERE number = ?", (number,)).fetchall()
+        changed = kept + 1 if isinstance(kept, int) else kept[:-1] + ("0" if kept[-1] != "0" else "1")
+        db.execute(f"UPDATE audit SET {column} = ? WHERE number = ?", (changed, number))
+        try:
+            vault.audit()
+        except InputError:
+            found += 1
+        db.execute(f"UPDATE audit SET {column} = ? WHERE number = ?", (kept, number))
+        assert len(vault.audit()) == 50
+    db.close()
+    vault.close()
+    assert found == 100
+
+
 @needs_promtool
 def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
     file = tmp_path / "alerts.yml"
@@ -154,7 +180,7 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
         for rule in parsed()
         if "alert" in rule
     ]  # type: ignore[index]
-    assert len(plain) >= 11
+    assert len(plain) >= 12
     tests = tmp_path / "tests.yml"
     tests.write_text(json.dumps(promtool_tests(plain, "short.yml")))
     (tmp_path / "short.yml").write_text(json.dumps({"groups": [{"name": "isthmus", "rules": plain}]}))
@@ -176,9 +202,9 @@ def test_every_alert_links_to_what_to_do() -> None:
 
 @needs_promtool
 def test_every_query_of_the_dashboard_can_be_asked_and_finds_something(tmp_path: Path) -> None:
-    known = {
-        sample.name for family in text_string_to_metric_families(scraped(tmp_path / "d")) for sample in family.samples
-    }
+    families = list(text_string_to_metric_families(scraped(tmp_path / "d")))
+    known = {sample.name for family in families for sample in family.samples}
+    known |= {family.name + end for family in families for end in ("_total", "_bucket") if not family.samples}
     asked = queries() + [str(rule["expr"]) for rule in parsed()]
     assert len(asked) >= 30
     for query in asked:
