@@ -1,6 +1,7 @@
 #!/bin/sh
-# Chromium and a Chinese font for the browser tests, PostgreSQL for the database tests. Installed where we are root on a Debian-like system and they are
-# missing; elsewhere those tests are skipped and say why. With CI=true a failure to install is an error.
+# Chromium and a Chinese font for the browser tests, PostgreSQL for the database tests, Prometheus and Alertmanager for the tests of alerts.
+# Installed where we are root on a Debian-like system and they are missing; elsewhere those tests are skipped and say why. With CI=true a
+# failure to install is an error.
 set -u
 
 have_browser() {
@@ -18,8 +19,12 @@ have_postgres() {
     command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
 }
 
+have_prometheus() {
+    command -v promtool >/dev/null 2>&1 && command -v prometheus-alertmanager >/dev/null 2>&1
+}
+
 have_all() {
-    have_browser && have_font && have_postgres
+    have_browser && have_font && have_postgres && have_prometheus
 }
 
 have_all && exit 0
@@ -27,7 +32,8 @@ have_all && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
-    if { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk fontconfig postgresql; } \
+    if { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk fontconfig postgresql \
+        prometheus prometheus-alertmanager; } \
         >"$log" 2>&1 && have_all; then
         rm -f "$log"
         exit 0
@@ -36,6 +42,6 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     rm -f "$log"
 fi
 
-echo "no Chromium, Chinese font or PostgreSQL: tests that need them are skipped" \
-    "(Debian: apt-get install chromium fonts-noto-cjk postgresql)"
+echo "no Chromium, Chinese font, PostgreSQL or Prometheus: tests that need them are skipped" \
+    "(Debian: apt-get install chromium fonts-noto-cjk postgresql prometheus prometheus-alertmanager)"
 [ "${CI:-}" != "true" ]
