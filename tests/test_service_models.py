@@ -226,9 +226,7 @@ def test_keys_and_signatures_from_the_command_line(folder: Path, tmp_path: Path)
         Trust([model / "model.json"])
 
 
-def test_a_kill_during_a_reload_leaves_a_whole_model(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_during_a_reload_leaves_a_whole_model(folder: Path, tmp_path: Path) -> None:
     rng, seen = random.Random(5), set()
     pointer = tmp_path / "data" / "default.model.json"
     rounds = count(2, 30)
@@ -241,8 +239,6 @@ def test_a_kill_during_a_reload_leaves_a_whole_model(
                 answer = client.post("/v1/recommend", json={"persons": [account]})
                 assert (answer.status_code, answer.json()["model"]) == (200, said["active"])
                 if n == rounds:
-                    monkeypatch.delenv("ISTHMUS_KEY", raising=False)
-                    _verbs(url)
                     break
                 reloads = threading.Thread(target=_reload, args=(url,))
                 reloads.start()
@@ -252,6 +248,23 @@ def test_a_kill_during_a_reload_leaves_a_whole_model(
             left = json.loads(pointer.read_text()) if pointer.exists() else {"active": "active"}
             assert left["active"] in ("active", "other")
     assert seen <= {"active", "other"}
+
+
+def test_the_page_is_true(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "service.md").read_text(encoding="utf-8")
+    lines = [line.split()[1:] for line in page.splitlines() if line.startswith("isthmus models ")]
+    assert len(lines) == 9
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ISTHMUS_KEY", raising=False)
+    shutil.copytree(folder / "other", tmp_path / "models" / "model-2")
+    shutil.copytree(folder / "active", tmp_path / "models" / "active")
+    shutil.copytree(folder / "active", tmp_path / "MODEL")
+    with started(tmp_path / "data", model=tmp_path / "models" / "active") as (_, url):
+        for words in lines:
+            local = words[1] in ("keygen", "sign", "verify")
+            done = isthmus(*words, *(() if local else ("--url", url)))
+            assert done.code == 0, (words, done.out, done.err)
+        _verbs(url)
 
 
 def _reload(url: str) -> None:
@@ -266,15 +279,14 @@ def _reload(url: str) -> None:
 
 def _verbs(url: str) -> None:
     """The verbs of trials, against a service that runs."""
-    isthmus("models", "promote", "active", "--force", "--url", url)
     for words, code, said in (
         (("list",), 0, "active"),
-        (("shadow", "other", "--share", 0.5), 0, "other: shadow of 50.0%"),
-        (("canary", "other", "--share", 0.25, "--errors", 0.1), 0, "other: canary of 25.0%"),
+        (("shadow", "model-2", "--share", 0.5), 0, "model-2: shadow of 50.0%"),
+        (("canary", "model-2", "--share", 0.25, "--errors", 0.1), 0, "model-2: canary of 25.0%"),
         (("list",), 0, "0.2500"),
-        (("end", "other", "shadow"), 0, "other is no shadow any more"),
-        (("check", "other"), 0, "other passes"),
-        (("promote", "other"), 0, "other passes"),
+        (("end", "model-2", "shadow"), 0, "model-2 is no shadow any more"),
+        (("check", "model-2"), 0, "model-2 passes"),
+        (("promote", "model-2"), 0, "model-2 passes"),
         (("rollback",), 0, "active answers"),
         (("canary", "none"), 1, "no model 'none'"),
         (("promote", "active"), 1, "is the model that answers"),
