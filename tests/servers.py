@@ -128,22 +128,33 @@ class Proxy:
 
     Attributes
     ----------
+    target : int
+        Port it leads to.
     dark : bool
         Whether bytes vanish without a word.
+    gone : bool
+        Whether new connections are ended at once.
     delay : float
         Seconds that bytes take.
     """
 
     def __init__(self, target: int) -> None:
-        self.dark, self.delay, self._target = False, 0.0, target
+        self.target, self.dark, self.gone, self.delay = target, False, False, 0.0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self) -> None:
+    def cut(self) -> None:
         """End all connections."""
-        for one in (self._listener, *self._open):
+        self._end(self._open)
+
+    def close(self) -> None:
+        """End all connections and listen no more."""
+        self._end([self._listener, *self._open])
+
+    def _end(self, some: list[socket.socket]) -> None:
+        for one in some:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
@@ -152,9 +163,15 @@ class Proxy:
         while True:
             try:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
+            try:
+                if self.gone:
+                    raise OSError("gone")
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                near.close()
+                continue
             self._open += [near, far]
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=pair, daemon=True).start()

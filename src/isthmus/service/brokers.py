@@ -114,7 +114,7 @@ class _Redis(_Source):
                     raise InputError(str(error), where=place.label) from None
         broker = RedisBroker(
             place.address,
-            socket_timeout=10.0,
+            socket_timeout=5.0,
             socket_connect_timeout=3.0,
             graceful_timeout=DRAIN,
             apply_types=False,

@@ -123,7 +123,7 @@ class Letters:
             try:
                 letter = Letter(**json.loads(line))
             except (ValueError, TypeError):
-                if number == 1 and not found and len(lines) > 1:
+                if number == 1 and len(lines) > 1:
                     raise ArtefactError("holds no dead letters", where=self.path, fix="name another file") from None
                 continue
             found[letter.id] = letter

@@ -257,11 +257,12 @@ class Intake:
         wait = 0.1
         while True:
             try:
-                self.counts.dead += await asyncio.to_thread(self._letters.put, letter)
+                new = await asyncio.to_thread(self._letters.put, letter)
             except StorageError as error:
                 logger.error("dead letters: %s", error)
                 wait = await self._later(wait)
             else:
+                self.counts.dead += new
                 logger.warning("message %s is a dead letter after %d tries: %s", letter.id, TRIES, failed.what)
                 return
 
