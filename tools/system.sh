@@ -1,7 +1,7 @@
 #!/bin/sh
-# Chromium and a Chinese font for the browser tests, PostgreSQL for the database tests, Prometheus and Alertmanager for the tests of alerts.
-# Installed where we are root on a Debian-like system and they are missing; elsewhere those tests are skipped and say why. With CI=true a
-# failure to install is an error.
+# Chromium and a Chinese font for the browser tests, PostgreSQL for the database tests, Prometheus and Alertmanager for the tests of alerts,
+# Redis, NATS and RabbitMQ for the tests of streams. Installed, but not started, where we are root on a Debian-like system and they are
+# missing; elsewhere those tests are skipped and say why. With CI=true a failure to install is an error.
 set -u
 
 have_browser() {
@@ -23,8 +23,12 @@ have_prometheus() {
     command -v promtool >/dev/null 2>&1 && command -v prometheus-alertmanager >/dev/null 2>&1
 }
 
+have_brokers() {
+    command -v redis-server >/dev/null 2>&1 && [ -x /usr/sbin/nats-server ] && [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]
+}
+
 have_all() {
-    have_browser && have_font && have_postgres && have_prometheus
+    have_browser && have_font && have_postgres && have_prometheus && have_brokers
 }
 
 have_all && exit 0
@@ -32,8 +36,13 @@ have_all && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then # tests start servers of their own: the system's stay off
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    fi
     if { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk fontconfig postgresql \
-        prometheus prometheus-alertmanager; } \
+        prometheus prometheus-alertmanager redis-server nats-server rabbitmq-server; } \
         >"$log" 2>&1 && have_all; then
         rm -f "$log"
         exit 0
@@ -42,6 +51,6 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     rm -f "$log"
 fi
 
-echo "no Chromium, Chinese font, PostgreSQL or Prometheus: tests that need them are skipped" \
-    "(Debian: apt-get install chromium fonts-noto-cjk postgresql prometheus prometheus-alertmanager)"
+echo "no Chromium, Chinese font, PostgreSQL, Prometheus, Redis, NATS or RabbitMQ: tests that need them are skipped" \
+    "(Debian: apt-get install chromium fonts-noto-cjk postgresql prometheus prometheus-alertmanager redis-server nats-server rabbitmq-server)"
 [ "${CI:-}" != "true" ]

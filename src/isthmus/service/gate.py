@@ -74,10 +74,11 @@ class Caller:
 
 @dataclass
 class Doors:
-    """Whether the service is about to end, and how many requests are inside."""
+    """Whether the service is about to end, how many requests are inside, and when the newest came (perf_counter)."""
 
     draining: bool = False
     inside: int = 0
+    came: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ class Gate:
         page = operation is not None and operation.page
         pipe = _Pipe(send, request, guard.doors, _PAGE if page else _HEADERS)
         guard.doors.inside += 1
+        guard.doors.came = began
         try:
             guarded = _Body(receive, headers, guard.settings)
             if guard.vault.tokens is not None and operation is not None and operation.scope:

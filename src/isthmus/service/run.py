@@ -7,6 +7,7 @@ import gc
 import logging
 import socket
 import sys
+import time
 from types import FrameType
 from typing import Final
 
@@ -20,8 +21,9 @@ from isthmus.service.core import Places, Service
 from isthmus.service.monitor import JsonLines
 from isthmus.service.settings import ServiceSettings
 
-#: Seconds between the first 503 of /readyz and the end of listening: time for a balancer to notice.
-SETTLE: Final = 0.3
+#: Seconds without a request after which a service that drains stops to listen, and seconds after which it does so
+#: anyhow: a connection that is closed while a request is on its way fails that request.
+SETTLE: Final = (0.5, 4.0)
 
 
 class _Server(uvicorn.Server):
@@ -36,12 +38,18 @@ class _Server(uvicorn.Server):
         if self._service.doors.draining:
             self.force_exit = self.should_exit = True
             return
-        self._service.doors.draining = True
+        doors = self._service.doors
+        doors.draining, doors.came = True, time.perf_counter()
         logger.info("draining")
-        asyncio.get_event_loop().call_later(SETTLE, self._end)
+        asyncio.get_event_loop().call_later(SETTLE[0], self._settle, doors.came + SETTLE[1])
 
-    def _end(self) -> None:
-        self.should_exit = True
+    def _settle(self, latest: float) -> None:
+        now = time.perf_counter()
+        left = min(self._service.doors.came + SETTLE[0], latest) - now
+        if left > 0:
+            asyncio.get_event_loop().call_later(left, self._settle, latest)
+        else:
+            self.should_exit = True
 
 
 def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> None:
