@@ -1,10 +1,10 @@
-"""Adapting new people with 0 to 5 events: ways to find the start, and what they must beat, on the twin world.
+"""Adapting new people with 0 to 5 events: ways to find the start, and what they must beat.
 
-    python benchmarks/bench_meta.py --out benchmarks/reports/NAME [--people 400]
+    python benchmarks/bench_meta.py --out benchmarks/reports/NAME [--people 400] [--split FOLDER:DOMAIN]
 
-The people of the simulated world that are measured have no target event in training; each is shown with the newest 0
-to 5 of theirs. A sequence model is trained on the others; each way learns on it, with rate and steps chosen on
-validation people with 3 events. Writes meta.json and meta.md, prints meta.json.
+On the twin world, or on a split of one's own. The people that are measured have no target event in training; each is
+shown with the newest 0 to 5 of theirs. A sequence model is trained on the others; each way learns on it, with rate and
+steps chosen on validation people with 3 events. Writes meta.json and meta.md (of a split: meta-DOMAIN.json and .md).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import platform
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,12 +37,24 @@ from isthmus.transfer.meta_rivals import SimilarPeople
 KEPT = range(6)
 
 
-def cut(split: Split, keep: int, part: int) -> Task:
-    """Return the question about the people who were cut off, with ``keep`` target events each."""
-    task = build_task(split.few_shot("target", keep=keep, share=0.5, seed=0), part, "target")
-    cold = build_task(split.few_shot("target", keep=0, share=0.5, seed=0), part, "target")
-    chosen = np.flatnonzero(np.isin(task.persons, cold.persons[cold.cohorts["cold, overlap"]]))
-    return replace(task.take(chosen), cohorts={})
+@dataclass(frozen=True)
+class Ground:
+    """Where is measured: a split, its target, and the most people that are asked about."""
+
+    split: Split
+    domain: str
+    most: int
+
+    def kept(self, keep: int) -> Split:
+        """Return the split in which half of the people keep ``keep`` events of the target."""
+        return self.split.few_shot(self.domain, keep=keep, share=0.5, seed=0)
+
+    def cut(self, keep: int, part: int) -> Task:
+        """Return the question about the people who were cut off, with ``keep`` target events each."""
+        task = build_task(self.kept(keep), part, self.domain)
+        cold = build_task(self.kept(0), part, self.domain)
+        chosen = np.flatnonzero(np.isin(task.persons, cold.persons[cold.cohorts["cold, overlap"]]))
+        return replace(task.take(chosen[:: max(-(-chosen.size // self.most), 1)]), cohorts={})
 
 
 def ndcg(system: RankingSystem, task: Task) -> float:
@@ -67,13 +79,13 @@ def milliseconds(system: RankingSystem, task: Task) -> float:
     return float(np.median(spent))
 
 
-def systems_of(split: Split, people: int) -> list[RankingSystem]:
+def systems_of(ground: Ground, people: int) -> list[RankingSystem]:
     """Return everything that is compared, learned from the training part."""
-    features = Readers(vocabulary(split), None).read(split.corpus.items)
-    data = training_data(split.few_shot("target", keep=0, share=0.5, seed=0), VALID, "target", features)
+    features = Readers(vocabulary(ground.split), None).read(ground.split.corpus.items)
+    data = training_data(ground.kept(0), VALID, ground.domain, features)
     carrier = SequenceCarrier({"dim": 32, "layers": 1, "epochs": 8}).fit(data)
     assert isinstance(carrier, SequenceCarrier)
-    valid = cut(split, 3, VALID)
+    valid = ground.cut(3, VALID)
     found: list[RankingSystem] = [Named("popularity", make("popularity").fit(data)), Named("no adaptation", carrier)]
     for way in WAYS:
         learner = (
@@ -86,12 +98,12 @@ def systems_of(split: Split, people: int) -> list[RankingSystem]:
     return [*found, SimilarPeople(carrier, data, neighbours=min(50, people // 10))]
 
 
-def measure(people: int) -> dict[str, object]:
-    split = Split.make(im.Corpus.from_tables(twin_world(0, replace(WORLD, persons=people)).tables, name="twin"))
-    systems = systems_of(split, people)
+def measure(ground: Ground, people: int) -> dict[str, object]:
+    start = time.process_time()
+    systems = systems_of(ground, people)
     rows = []
     for keep in KEPT:
-        task = cut(split, keep, TEST)
+        task = ground.cut(keep, TEST)
         outcomes = [judge(system, task, ks=(10,), threads=1) for system in systems]
         tests = compare(outcomes, [everybody(task)], "ndcg@10", main="no adaptation", draws=2000)
         against = {row["system"]: (-row["difference"], row["p_holm"]) for row in tests.to_dicts()}
@@ -102,9 +114,12 @@ def measure(people: int) -> dict[str, object]:
             }
             for out in outcomes
         ]  # fmt: skip
-    speed = {system.name: round(milliseconds(system, cut(split, 5, TEST)), 2) for system in systems}
+    speed = {system.name: round(milliseconds(system, ground.cut(5, TEST)), 2) for system in systems}
     machine = {"system": platform.platform(), "python": platform.python_version(), "torch": version("torch")}
-    return {"machine": machine, "fingerprint": split.corpus.fingerprint, "rows": rows, "milliseconds": speed}
+    return {
+        "machine": machine, "fingerprint": ground.split.corpus.fingerprint, "domain": ground.domain, "rows": rows,
+        "milliseconds": speed, "cpu_seconds": round(time.process_time() - start, 1),
+    }  # fmt: skip
 
 
 def page(data: dict) -> str:
@@ -123,12 +138,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("out/people"))
     parser.add_argument("--people", type=int, default=400)
+    parser.add_argument("--split", metavar="FOLDER:DOMAIN")
+    parser.add_argument("--most", type=int, default=400, help="people asked about, at most")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    data = measure(options.people)
+    if options.split:
+        folder, _, domain = options.split.rpartition(":")
+        ground, name = Ground(Split.open(folder), domain, options.most), f"meta-{domain}"
+    else:
+        world = twin_world(0, replace(WORLD, persons=options.people))
+        made = Split.make(im.Corpus.from_tables(world.tables, name="twin"))
+        ground, name = Ground(made, "target", options.most), "meta"
+    data = measure(ground, options.people)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "meta.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    (options.out / "meta.md").write_text(page(data), encoding="utf-8")
+    (options.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (options.out / f"{name}.md").write_text(page(data), encoding="utf-8")
     print(json.dumps(data))
 
 

@@ -40,7 +40,11 @@ from isthmus.train.methods import METHODS
 HERE = Path(__file__).parent
 #: Set -> (spec, protocol).
 SETS = {"fedcsr": ("fedcsr", "time"), "five": ("five_platforms", "leave-last")}
-CELLS = ["fedcsr:Food", "fedcsr:Kitchen", "five:Beauty", "five:Toys", "five:Sports"]
+CELLS = [
+    *(f"five:{domain}" for domain in ("Beauty", "Toys", "Sports", "Food", "Kitchen")),
+    "fedcsr:Food",
+    "fedcsr:Kitchen",
+]
 #: Share of the people with events elsewhere who are cut off.
 SHARE = 0.4
 #: Fewer settings than the library tries, both arms alike: the machine is small.
@@ -51,7 +55,7 @@ NARROW = {
     "bridge": {
         "half_life": (30.0, 7.0),
         "kind": ("ridge", "meta"),
-        "loud": (0.1, 0.05, 0.2),
+        "loud": (0.1, 0.3, 0.05),
         "text": (0.5, 0.0, 1.0),
         "fame": (0.3, 0.0),
     },
