@@ -48,6 +48,18 @@ TrustKeys = Annotated[
 Limits = Annotated[
     str, typer.Option("--limits", metavar="URL", help="Redis in which several processes share --rate and --burst.")
 ]
+Explore = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="New items get up to this share of each list, and a bonus; 0 for none at all.",
+    ),
+]
+Bonus = Annotated[
+    float, typer.Option("--explore-bonus", min=0, help="That bonus, in standard deviations of a method's scores.")
+]
 Consent = Annotated[
     str, typer.Option(help="assumed: events serve lists of other platforms unless forbidden; required: if allowed.")
 ]
@@ -75,6 +87,8 @@ def serve_(
     tenant_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that names the tenant.")] = "",
     platforms_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that binds to platforms.")] = "",
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
+    explore: Explore = None,
+    explore_bonus: Bonus = 0.5,
     seal: Seal = 3600.0,
     keep_days: KeepDays = 0.0,
     console: Annotated[bool, typer.Option("--console/--no-console", help="Show pages for people at /console.")] = True,
@@ -96,6 +110,7 @@ def serve_(
     limits = {"deadline": deadline, "rate": rate, "burst": burst, "limits": shared, "warm": warm, "consent": consent}
     upkeep = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share}
     claims = {"audience": audience, "jwks": jwks, "tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
+    limits |= {"explore": explore, "explore_bonus": explore_bonus}
     more = {"console": console, "header_seconds": header_seconds, "tokens": _tokens(issuer, claims)}
     settings = parse(ServiceSettings, {"host": host, "port": port, **limits, **upkeep, **more}, where="serve")
     place = place_of(data, folder, model.with_name(model.name + ".service"))

@@ -19,6 +19,7 @@ from isthmus.service.problems import RequestError
 from isthmus.service.rollout import made_by
 from isthmus.service.schemas import ExplainIn, RecommendIn, SimilarIn
 from isthmus.service.scoring import Ask
+from isthmus.service.settings import ServiceSettings
 from isthmus.service.tenant import Tenant
 
 #: Digits of a score that are shown.
@@ -38,7 +39,7 @@ def whence(live: Live) -> dict[str, object]:
     return {"model": live.version.name, "model_version": live.version.digest, "data_version": live.seq}
 
 
-def _asks(live: Live, asked: RecommendIn) -> list[Ask]:
+def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask]:
     """Return every list that is asked for."""
     if asked.target is not None:
         live.scorer(asked.target)
@@ -48,7 +49,16 @@ def _asks(live: Live, asked: RecommendIn) -> list[Ask]:
         filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
     left_out = frozenset((one.platform, one.item) for one in asked.exclude)
     return [
-        Ask((account.platform, account.user), domain, asked.k, asked.exclude_seen, left_out, filters)
+        Ask(
+            (account.platform, account.user),
+            domain,
+            asked.k,
+            asked.exclude_seen,
+            left_out,
+            filters,
+            settings.explore,
+            settings.explore_bonus,
+        )
         for account in asked.persons
         for domain in domains
     ]
@@ -58,7 +68,7 @@ async def _answered(tenant: Tenant, asked: RecommendIn) -> tuple[list[Ask], list
     """Return the lists; once more, if another model came in between and they are not all from one."""
     while True:
         live = tenant.live
-        asks = _asks(live, asked)
+        asks = _asks(live, asked, tenant.settings)
         try:
             answered = await tenant.rollout.answered(asks, live, tenant.lister)
         except NotFoundError:
@@ -77,6 +87,8 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
     parts, degraded = [], False
     for ask, listed in zip(asks, answered, strict=True):
         monitor.lists(listed.layer)
+        if ask.explore:
+            listed.top.live.tries(ask.domain).count(listed.top.rows)
         if listed.top.live.version == tenant.live.version:
             tenant.exposure.note(listed.top)
             tenant.observer.listed(ask.account, listed.layer, listed.top)

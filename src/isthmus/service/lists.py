@@ -289,7 +289,9 @@ class Lister:
         stamps = [_stamp(live, person) for person in persons]
         edition, until = live.edition, live.shelf.changes(clock())
         consents = [_said(live, person) for person in persons]
-        tops = await loop.run_in_executor(self._pool, wide, live, domain, live.ask(persons))
+        rules = self._settings
+        how = Ask(("", ""), domain, explore=rules.explore, bonus=rules.explore_bonus).exploration(WIDE)
+        tops = await loop.run_in_executor(self._pool, wide, live, domain, live.ask(persons), how)
         for person, stamp, said, top in zip(persons, stamps, consents, tops, strict=True):
             if said is not _said(live, person):
                 continue  # not even as an older list: it may hold what was forbidden since

@@ -14,6 +14,7 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import ArtefactError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.model.base import Places
+from isthmus.model.fresh import Exploration
 from isthmus.recommender import Recommender
 from isthmus.recommender.consents import allowed_for
 from isthmus.recommender.serving import Scorer
@@ -21,6 +22,7 @@ from isthmus.service.consents import Consents, Uses
 from isthmus.service.items import Account, Shelf, items_frame
 from isthmus.service.records import ITEM, REMOVE, Entry, Record
 from isthmus.service.state import State
+from isthmus.service.tries import Tries
 from isthmus.types import Bools, Floats, Indices, Ints
 
 #: Items of the list of somebody unknown that are kept at hand.
@@ -124,6 +126,7 @@ class Live:
         self.seq = 0
         self.edition = 0
         self._popular: dict[str, tuple[Indices, Floats]] = {}
+        self._tries: dict[str, Tries] = {}
 
     @classmethod
     def build(
@@ -183,6 +186,8 @@ class Live:
         new = [name for name in self.added if name not in before.shelf.names]
         self.state.names, self.state.platforms = self.shelf.names, self.shelf.platforms
         self.seq = before.seq
+        for domain, tries in before._tries.items():
+            self.tries(domain).carry(tries)
         for name in self.added:
             self.shelf.show(name, shown=name not in before.shelf.removed)
         return self.state.came(new)
@@ -229,9 +234,26 @@ class Live:
         codes = np.unique(self._platform[self.scorer(domain).items])
         return asked.histories.keep(allowed_for(asked.histories, denied, self._platform, codes))
 
-    def rank(self, domain: str, asked: Asked, k: int, *, mask: Bools | None, exclude_seen: bool = True) -> list[Top]:
+    def tries(self, domain: str) -> Tries:
+        """Return the new items of a domain."""
+        if domain not in self._tries:
+            self._tries[domain] = Tries(self.scorer(domain).target)
+        return self._tries[domain]
+
+    def rank(
+        self,
+        domain: str,
+        asked: Asked,
+        k: int,
+        *,
+        mask: Bools | None,
+        exclude_seen: bool = True,
+        explore: Exploration | None = None,
+    ) -> list[Top]:
         """Return the best ``k`` items of ``domain`` for each person; ``mask`` (T,) says which may be listed."""
-        return ranked(self, domain, self.heard(domain, asked), asked.histories if exclude_seen else None, k, mask)
+        met = asked.histories if exclude_seen else None
+        scores = scored(self, domain, self.heard(domain, asked), met, mask)
+        return listed(self, domain, scores if explore is None else self.tries(domain).lifted(scores, explore), k)
 
     def popular(self, domain: str) -> Top:
         """Return the list of somebody unknown, whether its items may be listed now or not; made once.
@@ -255,15 +277,26 @@ class Live:
 
 def ranked(live: Live, domain: str, heard: Histories, met: Histories | None, k: int, mask: Bools | None) -> list[Top]:
     """Return the best ``k`` items of ``domain`` for the histories ``heard``, without what was ``met``."""
+    return listed(live, domain, scored(live, domain, heard, met, mask), k)
+
+
+def scored(live: Live, domain: str, heard: Histories, met: Histories | None, mask: Bools | None) -> Floats:
+    """Return the scores (B, T) for the histories ``heard``; minus infinity for what was ``met`` or is masked."""
     scorer = live.scorer(domain)
     scores = scorer.score(heard)
     if met is not None:
         scorer.seen(met, scores)
     if mask is not None:
         scores[:, ~mask] = -np.inf
-    best = top_k(scores, min(k, scorer.items.size))
+    return scores
+
+
+def listed(live: Live, domain: str, scores: Floats, k: int) -> list[Top]:
+    """Return the best ``k`` items of each row of ``scores`` (B, T)."""
+    items = live.scorer(domain).items
+    best = top_k(scores, min(k, items.size))
     kept = [row[row >= 0] for row in best]
-    return [Top(scorer.items[columns], scores[n, columns], live) for n, columns in enumerate(kept)]
+    return [Top(items[columns], scores[n, columns], live) for n, columns in enumerate(kept)]
 
 
 def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from isthmus.data.sequences import Histories
+from isthmus.model.fresh import Exploration
 from isthmus.service.items import Account, Filters
 from isthmus.service.live import Asked, Live, Top, clock
 from isthmus.types import Bools, Floats
@@ -39,6 +40,10 @@ class Ask:
         Other items left out: platform and item.
     filters : Filters
         Which items may be listed.
+    explore : float, optional
+        Share of the places that new items get at most.
+    bonus : float
+        That they get besides.
     """
 
     account: Account
@@ -47,6 +52,8 @@ class Ask:
     exclude_seen: bool = True
     left_out: frozenset[Account] = frozenset()
     filters: Filters = field(default_factory=Filters)
+    explore: float | None = None
+    bonus: float = 0.0
 
     @property
     def plain(self) -> bool:
@@ -55,9 +62,16 @@ class Ask:
 
     def cut(self, top: Top) -> Top:
         """Return the part of ``top`` that is asked for."""
-        if not self.left_out:
-            return top.keep(slice(self.k))
-        return top.keep(~np.isin(top.rows, self.rows(top.live))).keep(slice(self.k))
+        if self.left_out:
+            top = top.keep(~np.isin(top.rows, self.rows(top.live)))
+        if self.explore is not None:
+            cap = Exploration.of_share(self.explore, self.k).cap or 0
+            top = top.keep(top.live.tries(self.domain).under(top.rows, cap))
+        return top.keep(slice(self.k))
+
+    def exploration(self, k: int) -> Exploration | None:
+        """Return how a list of ``k`` items tries out new ones."""
+        return None if self.explore is None else Exploration.of_share(self.explore, k, bonus=self.bonus)
 
     def person(self, live: Live) -> int | None:
         """Return the person; None for somebody never seen."""
@@ -74,10 +88,10 @@ def room(live: Live, domain: str) -> int:
     return int(np.clip(BLOCK // max(live.scorer(domain).items.size, 1), 1, TOGETHER))
 
 
-def wide(live: Live, domain: str, asked: Asked) -> list[Top]:
+def wide(live: Live, domain: str, asked: Asked, explore: Exploration | None = None) -> list[Top]:
     """Return the lists that are kept ready, of several persons."""
     mask = live.shelf.listable(live.scorer(domain).items, clock())
-    return live.rank(domain, asked, WIDE, mask=mask)
+    return live.rank(domain, asked, WIDE, mask=mask, explore=explore)
 
 
 def one(live: Live, ask: Ask, asked: Asked) -> Top:
@@ -91,7 +105,8 @@ def one(live: Live, ask: Ask, asked: Asked) -> Top:
         if ask.left_out:
             allowed &= ~np.isin(columns, ask.rows(live))
         mask = allowed
-    return live.rank(ask.domain, asked, ask.k, mask=mask, exclude_seen=ask.exclude_seen)[0]
+    how = ask.exploration(ask.k)
+    return live.rank(ask.domain, asked, ask.k, mask=mask, exclude_seen=ask.exclude_seen, explore=how)[0]
 
 
 def without_each(live: Live, domain: str, history: Histories, rows: Sequence[int]) -> Floats:

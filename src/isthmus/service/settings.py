@@ -69,6 +69,11 @@ class ServiceSettings(Settings):
         Lists kept ready.
     warm : bool
         Whether lists are made ready in idle time.
+    explore : float, optional
+        Share of the places of a list that new items get at most, with a bonus; 0 lists none, nothing said leaves lists
+        as they are.
+    explore_bonus : float
+        That bonus, in standard deviations of a method's scores; it halves every 50 times an item was listed.
     body : int
         Bytes of a request, at most.
     body_seconds : float
@@ -109,6 +114,8 @@ class ServiceSettings(Settings):
     pending: int = Field(default=50_000, ge=1)
     cache: int = Field(default=200_000, ge=1)
     warm: bool = True
+    explore: float | None = Field(default=None, ge=0, le=1)
+    explore_bonus: float = Field(default=0.5, ge=0)
     body: int = Field(default=4 << 20, ge=1024)
     body_seconds: float = Field(default=10.0, gt=0)
     header_seconds: float = Field(default=10.0, gt=0)
