@@ -97,6 +97,7 @@ SETS = {
     "douban": ("douban_books_doulists", DOUBAN, "books", ("tfidf",)),
 }
 BASE = ("popularity", "knn")
+MORE = ("told", "fused")
 HIDDEN, FEW, COLD, PERSONS = 0.1, 0.33, 0.1, 1500
 WANTED = ("all", "warm person", "1-3 events", "cold person", "known item", "new item")
 #: Arm -> (whether it reads texts, methods beside them); each also has popularity and kNN.
@@ -212,13 +213,13 @@ def against(arms: dict[str, pl.DataFrame], main: str, others: list[str]) -> list
     return rows
 
 
-def measure(name: str, corpus: Corpus, budget: float, seed: int, kept: Measured) -> None:
+def measure(name: str, corpus: Corpus, budget: float, seed: int, kept: Measured, more: tuple[str, ...]) -> None:
     """Fit and judge every arm with one seed of what is hidden, and add it to ``kept``."""
     _, _, domain, texts = SETS[name]
     begun, started = time.perf_counter(), time.process_time()
     split = hide(Split.make(corpus, protocol="leave-last"), seed).few_shot(domain, keep=1, share=FEW, seed=seed)
     split = split.few_shot(domain, keep=0, share=COLD, seed=seed + 100)
-    more = ("told", "fused") if seed == 0 and "text" in texts else ()
+    more = more if "text" in texts else ()
     knowledge = Knowledge.of(corpus, ("graph", "image", *more))
     features = Readers(vocabulary(split), None, vectors="text" in texts, knowledge=knowledge).read(corpus.items)
     read = time.process_time() - started
@@ -342,6 +343,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--more", action="store_true", help="the methods told and fused too")
     parser.add_argument("--scale", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -356,7 +358,7 @@ def main() -> None:
         kept = {name: Measured() for name in options.sets}
         for seed in range(options.seeds):
             for name, corpus in corpora.items():
-                measure(name, corpus, options.budget, seed, kept[name])
+                measure(name, corpus, options.budget, seed, kept[name], MORE if options.more else ())
                 write(name, {**kept[name].data(), "machine": machine})
                 print(
                     json.dumps({"done": name, "seed": seed, "seconds": kept[name].facts[-1]["cpu_seconds"]}), flush=True
