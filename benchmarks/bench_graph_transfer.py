@@ -147,8 +147,8 @@ def main() -> None:
         nets = networks(split, features, options.seeds)
         lines = [
             "## Transfer through the graph: LibraryThing and MovieLens", "",
-            f"One corpus, {corpus.items.height:,} items, {corpus.edges.height:,} edges, no person in both; the two graphs "
-            f"share {len(ends[0] & ends[1]):,} of {len(ends[0] | ends[1]):,} entities and no relation; "
+            f"One corpus, {corpus.items.height:,} items, {corpus.edges.height:,} edges, no person in both; the "
+            f"two graphs share {len(ends[0] & ends[1]):,} of {len(ends[0] | ends[1]):,} entities and no relation; "
             f"{options.seeds} seeds of each network.",
         ]  # fmt: skip
         verdicts = []
