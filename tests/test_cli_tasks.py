@@ -97,6 +97,7 @@ def test_a_kept_model_says_what_it_said_at_first(place: Path, tmp_path: Path) ->
         (("rate", kept, "--pairs", pairs), "--predict"),
         (("rate", kept, "--predict", later), "--pairs"),
         (("rate", kept, "--pairs", pairs, "--predict", later, "--out", tmp_path / "y"), "has learned"),
+        (("rate", kept, "--pairs", pairs, "--predict", later, "--target", "target"), "--target"),
         (("classify", kept, "--items", pairs, "--predict", later), "--save kept"),
     ):
         done = isthmus(*words)

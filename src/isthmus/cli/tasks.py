@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -73,7 +74,7 @@ def classify_(
     from isthmus.pipeline.kept import is_kept
 
     if is_kept(source, "classes"):
-        _refuse_learning(out, save, start)
+        _refuse_learning({"--out": out, "--save": save, "--from": start, "--target": target, "--ask": ask or None})
         _classify_with(source, items, predict)
         return
     if items is not None:
@@ -134,7 +135,7 @@ def rate_(
     from isthmus.pipeline.kept import is_kept
 
     if is_kept(source, "ratings"):
-        _refuse_learning(out, save, start)
+        _refuse_learning({"--out": out, "--save": save, "--from": start, "--target": target})
         _rate_with(source, pairs, predict)
         return
     target, out = _needed(target, "--target"), _needed(out, "--out")
@@ -181,9 +182,9 @@ def _refuse_unkept(save: Path | None, start: Path | None) -> None:
         raise InputError("what a pre-trained model says cannot be kept", where="--save", fix="learn without --from")
 
 
-def _refuse_learning(out: Path | None, save: Path | None, start: Path | None) -> None:
+def _refuse_learning(given: Mapping[str, object]) -> None:
     """Refuse options of learning where everything is learned."""
-    for option, value in (("--out", out), ("--save", save), ("--from", start)):
+    for option, value in given.items():
         if value is not None:
             raise InputError(f"{option} is for learning, and this model has learned", where=option, fix="leave it out")
 
