@@ -26,7 +26,7 @@ WINDOW: Final = 1000
 ITEMS: Final = 400
 #: Events, and lists, of one person that count in a window.
 EACH: Final = 20
-_PLACES: Final = 1 << 16
+_PLACES: Final = (1 << 16) - 1
 
 
 class Observer:
@@ -57,7 +57,8 @@ class Observer:
     def replaced(self, live: Live, reference: Reference) -> None:
         """Begin anew with another model."""
         self._live, self._reference = live, reference
-        self._some = {name: bytearray(_PLACES) for name in ("events", "lists")}
+        self._domains: dict[int, str] = {}
+        self._some = {name: bytearray(_PLACES + 1) for name in ("events", "lists")}
         self._kept = self._read()
         self.features = {
             "event_domains": Feature("domain of the item of each event", WINDOW, reference.domains),
@@ -76,6 +77,7 @@ class Observer:
     def grown(self, live: Live) -> None:
         """Know the items that came to the same model."""
         self._live = live
+        self._domains.clear()
 
     def event(self, entry: Entry) -> None:
         """Count a record of the log; only events that say something of taste are."""
@@ -85,7 +87,10 @@ class Observer:
         self._count("event_items", "unknown" if row is None else "known")
         self._count("event_kinds", entry.event)
         if row is not None:
-            self._count("event_domains", str(self._live.shelf.table["domain"][row]))
+            domain = self._domains.get(row)
+            if domain is None:
+                domain = self._domains[row] = str(self._live.shelf.table["domain"][row])
+            self._count("event_domains", domain)
 
     def items(self, names: Iterable[Account]) -> None:
         """Count items that just came."""
@@ -112,7 +117,7 @@ class Observer:
     def _enough(self, what: str, platform: str, user: str) -> bool:
         """Return whether a person has counted often enough in this window; persons share places."""
         some = self._some[what]
-        place = hash((platform, user)) % _PLACES
+        place = hash((platform, user)) & _PLACES
         if some[place] >= EACH:
             return True
         some[place] += 1
@@ -120,7 +125,9 @@ class Observer:
 
     def _count(self, name: str, bucket: str) -> None:
         feature = self.features[name]
-        feature.add(bucket)
+        counts = feature.counts
+        counts[bucket] = counts.get(bucket, 0) + 1
+        feature.n += 1
         if feature.n >= feature.size and feature.due(time.time(), self._least(name)):
             self._close(name, feature)
 
@@ -132,7 +139,7 @@ class Observer:
         first = feature.close(time.time())
         for what, names in (("events", "event_kinds"), ("lists", "list_layers")):
             if name == names:
-                self._some[what] = bytearray(_PLACES)
+                self._some[what] = bytearray(_PLACES + 1)
         if first:
             self._kept[name] = feature.reference or {}
             self._write()
