@@ -98,9 +98,10 @@ def _write_questions(asked: pl.DataFrame, said: pl.DataFrame | None, out: Path) 
     import polars as pl
 
     from isthmus.files import new_file
+    from isthmus.pipeline.frames import harmless
 
     rows = asked.select("platform", "item", "title", answer=pl.lit(None, pl.String))
     if said is not None:
         rows = pl.concat([said.select("platform", "item", pl.lit(None, pl.String).alias("title"), "answer"), rows])
     with new_file(out) as part:
-        rows.write_csv(part)
+        harmless(rows).write_csv(part)

@@ -14,6 +14,8 @@ from isthmus.model.constraints import check_rules
 LISTS: Final = ("platform", "user", "domain", "item", "rank", "score", "item_platform")
 _READ: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _WRITTEN: Final = (".parquet", ".csv", ".jsonl")
+#: Texts a spreadsheet takes for a formula; signed numbers and ids are none.
+_FORMULA: Final = r"(?s)^([=@\t\r\n]|[+\-].*[^0-9A-Za-z_.:\-])"
 
 
 def read_users(path: Path, *, more: bool = False) -> pl.DataFrame:
@@ -101,14 +103,28 @@ def read_rules(path: Path) -> pl.DataFrame:
     return frame.select("rule", "head", "tail", weight)
 
 
+def harmless(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a table for a spreadsheet: texts that it would run as a formula begin with an apostrophe.
+
+    Examples
+    --------
+    >>> harmless(pl.DataFrame({"title": ["=1+1", "-5", "+49151", "- a tale", "plain"]}))["title"].to_list()
+    ["'=1+1", '-5', '+49151', "'- a tale", 'plain']
+    """
+    return frame.with_columns(pl.col(pl.String).str.replace(_FORMULA, "'$1"))
+
+
 def write_table(frame: pl.DataFrame, path: Path) -> None:
-    """Write a table of plain values to ``path`` (.parquet, .csv, .jsonl), whole or not at all."""
+    """Write a table of plain values to ``path`` (.parquet, .csv, .jsonl), whole or not at all.
+
+    CSV is made :func:`harmless`; the other two hold every text as it is.
+    """
     check_lists_path(path)
     with new_file(path) as part:
         if path.suffix == ".parquet":
             frame.write_parquet(part)
         elif path.suffix == ".csv":
-            frame.write_csv(part)
+            harmless(frame).write_csv(part)
         else:
             frame.write_ndjson(part)
 
