@@ -147,15 +147,17 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ["isthmus", "keys"],
         ["isthmus", "keys"],
         ["isthmus", "keys"],
+        ["isthmus", "serve"],
     ]
     (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
     curls = [line for line in commands if line.startswith("curl ")]
-    assert len(curls) == 2
+    assert len(curls) == 3
     who, what = account(), item(3)
     new = dict(recommender().items.filter(domain="source").select("domain", "title").row(0, named=True))
 
     def here(text: str) -> str:
         text = text.replace("http://127.0.0.1:8080", url).replace('"shop"', f'"{who["platform"]}"')
+        text = text.replace("shop:u17", f"{who['platform']}:{who['user']}").replace('"video"', '"south"')
         return (
             text.replace('"u17"', f'"{who["user"]}"')
             .replace('"b3"', f'"{what["item"]}"')
@@ -166,7 +168,9 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for curl in curls:
             found = re.search(r"(/v1/\S+) .*-d '(.*)'", curl)
             assert found is not None
-            answer = httpx.post(url + found[1], content=here(found[2]), headers={"content-type": "application/json"})
+            method = "PUT" if " -X PUT " in curl else "POST"
+            headers = {"content-type": "application/json"}
+            answer = httpx.request(method, url + here(found[1]), content=here(found[2]), headers=headers)
             assert answer.status_code in (200, 202), answer.text
         exec(compile(here(program), "service.md", "exec"), {})
         process.terminate()
