@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol, TypeAlias
 
+import orjson
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from isthmus.client import Event, Receipt, ServiceError
 from isthmus.errors import DataError, IsthmusError, StorageError
@@ -129,7 +129,7 @@ def read_events(delivery: Delivery) -> list[Event]:
     ('b3', True)
     """
     try:
-        said = from_json(delivery.body)
+        said = orjson.loads(delivery.body)
         if isinstance(said, dict) and "events" not in said:
             found = [EventIn.model_validate(said)]
         else:
