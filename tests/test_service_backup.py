@@ -36,6 +36,12 @@ def server() -> Iterator[Postgres]:
         yield one
 
 
+@pytest.fixture(autouse=True)
+def _on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporary folders may lie in memory, which the doctor says."""
+    monkeypatch.setattr("isthmus.service.durability._filesystem", lambda _: "ext4")
+
+
 def place(kind: str, folder: Path, request: pytest.FixtureRequest) -> Place:
     """Return an empty place of a kind: a folder, or a database of its own."""
     if kind == "sqlite":
@@ -183,6 +189,15 @@ def test_the_doctor_finds_damage(tmp_path: Path) -> None:
         file.seek(3 * 4096)
         file.write(b"\xff" * 64)
     assert levels()["shop.db"] == "fail"
+
+
+def test_the_doctor_knows_disks_that_forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_log(Place(tmp_path), "shop").close()
+    for kind, level in (("tmpfs", "weak"), ("nfs4", "weak"), ("ext4", "ok")):
+        monkeypatch.setattr("isthmus.service.durability._filesystem", lambda _, kind=kind: kind)
+        assert next(one.level for one in look(str(tmp_path)) if one.name == "disk") == level
+    monkeypatch.undo()
+    assert next(one.said for one in look("/proc") if one.name == "disk").startswith("proc")
 
 
 def test_the_doctor_knows_what_redis_cannot_keep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,11 +161,8 @@ class Tenant:
     async def write(self, entries: Sequence[Entry], *, patience: float | None = None) -> Receipt:
         """Return when ``entries`` are on disk and count; of events, the next list knows them.
 
-        Raises
-        ------
-        BusyError
-            They are not on disk after ``patience`` seconds (the log's own if None), or the store is away. They may
-            get there yet, and count then: sent again, they are duplicates.
+        A BusyError after ``patience`` seconds (the log's own if None), or while the store is away, does not say that
+        they will not get there, and count: sent again, they are duplicates then.
         """
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[Receipt] = loop.create_future()
