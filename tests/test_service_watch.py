@@ -126,7 +126,7 @@ def test_health_says_why(tmp_path: Path) -> None:
         tenant.log._take = take  # type: ignore[method-assign]
         assert (await client.post("/v1/events", json={"events": [event(1)]})).status_code == 202
         assert await asked() == (200, [], 200)
-        assert tenant.lag == 0.0
+        assert tenant.writes.lag == 0.0
         service.doors.draining = True
         assert await asked() == (503, ["draining"], 503)
 

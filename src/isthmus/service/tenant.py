@@ -29,13 +29,12 @@ from isthmus.service.rollout import Rollout
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.shadow import Shadow
 from isthmus.service.upkeep import Upkeep
+from isthmus.service.watch.health import SICK, Writes
 from isthmus.service.watch.observer import Observer
 from isthmus.service.watch.reference import Reference
 from isthmus.service.watch.traces import step
 
 _DRIFT: Final = "{}.drift.json"
-#: Seconds for which a failed write makes the service not ready, unless one succeeds.
-SICK: Final = 10.0
 #: Seconds an erasure may take: the store is written anew.
 ERASING: Final = 600.0
 
@@ -84,8 +83,7 @@ class Tenant:
         self._tasks: set[asyncio.Task[None]] = set()
         self._tail: list[Record] | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._writing: dict[int, float] = {}
-        self._failed = -SICK
+        self.writes = Writes()
         self.upkeep = Upkeep(self, place.folder)
         self._resume()
 
@@ -166,7 +164,7 @@ class Tenant:
         """
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[Receipt] = loop.create_future()
-        self._writing[id(landed)] = time.monotonic()
+        self.writes.begin(id(landed))
 
         def done(outcome: Receipt | IsthmusError) -> None:
             loop.call_soon_threadsafe(self._land, outcome, landed, context=here)
@@ -180,18 +178,12 @@ class Tenant:
             landed.add_done_callback(_heard)
             raise BusyError("the event log does not answer") from None
         finally:
-            self._writing.pop(id(landed), None)
-
-    @property
-    def lag(self) -> float:
-        """Age in seconds of the oldest entry that is not counted in yet; 0 if there is none."""
-        oldest = next(iter(self._writing.values()), None)
-        return 0.0 if oldest is None else time.monotonic() - oldest
+            self.writes.end(id(landed))
 
     def troubles(self) -> list[str]:
         """Return why requests should go elsewhere, see :func:`isthmus.service.watch.health.reasons`."""
         found = [] if self.lister.started else ["starting"]
-        if time.monotonic() - self._failed < SICK:
+        if self.writes.failing:
             found.append("events cannot be written")
         if self.log.away:
             found.append(self.log.away)
@@ -199,12 +191,12 @@ class Tenant:
 
     def _land(self, outcome: Receipt | IsthmusError, landed: asyncio.Future[Receipt]) -> None:
         if isinstance(outcome, StorageError):
-            self._failed = time.monotonic()
+            self.writes.failed = time.monotonic()
         if isinstance(outcome, IsthmusError):
             if not landed.done():
                 landed.set_exception(outcome)
             return
-        self._failed = -SICK
+        self.writes.failed = -SICK
         try:
             with step("count in", {"isthmus.records": len(outcome.records)}):
                 self._count_in(outcome)

@@ -26,7 +26,7 @@ _TENANT: Final[dict[str, tuple[str, Callable[[Tenant], float]]]] = {
         lambda tenant: max(tenant.log.seq - tenant.live.seq, 0),
     ),
     "isthmus_log_waiting_events": ("Events that wait for the disk.", lambda tenant: tenant.log.waiting),
-    "isthmus_event_lag_seconds": ("Age of the oldest event that no list counts yet.", lambda tenant: tenant.lag),
+    "isthmus_event_lag_seconds": ("Age of the oldest event that no list counts yet.", lambda tenant: tenant.writes.lag),
     "isthmus_events_on_unknown_items": ("Events on unknown items.", lambda tenant: tenant.live.state.waiting),
     "isthmus_lists_waiting": ("Lists that wait to be scored.", lambda tenant: tenant.lister.waiting),
     "isthmus_lists_cold": ("Persons whose lists will be made ready.", lambda tenant: tenant.lister.cold),

@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from isthmus.service.core import Service
+
+#: Seconds for which a failed write makes the service not ready, unless one succeeds.
+SICK: Final = 10.0
+
+
+class Writes:
+    """Writes to the log that are under way, and whether the last one failed.
+
+    Attributes
+    ----------
+    failed : float
+        When the last one failed, seconds of the monotonic clock; long ago if one succeeded since.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[int, float] = {}
+        self.failed = -SICK
+
+    def begin(self, name: int) -> None:
+        """Note that a write begins."""
+        self._begun[name] = time.monotonic()
+
+    def end(self, name: int) -> None:
+        """Note that nobody waits for a write any more."""
+        self._begun.pop(name, None)
+
+    @property
+    def lag(self) -> float:
+        """Age in seconds of the oldest write that is not counted in yet; 0 if there is none."""
+        oldest = next(iter(self._begun.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    @property
+    def failing(self) -> bool:
+        """Whether a write failed just now and none succeeded since."""
+        return time.monotonic() - self.failed < SICK
 
 
 def reasons(service: Service) -> list[str]:
