@@ -68,12 +68,17 @@ class Postgres:
 
     def kill(self) -> None:
         """Kill every process of the server at once."""
+        self.signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the server."""
         assert self._process is not None
         family = psutil.Process(self._process.pid)
         for one in [family, *family.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
-                one.send_signal(signal.SIGKILL)
-        self._process.wait()
+                one.send_signal(number)
 
     def stop(self) -> None:
         """End it and remove its files."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -317,6 +318,30 @@ def test_a_database_that_is_killed_loses_nothing_and_is_used_again_at_once(tmp_p
     assert len(refused) > 0
     assert acked <= set(found) <= sent
     assert len(found) == len(set(found))
+
+
+def test_a_database_that_falls_silent_is_given_up_and_used_again(tmp_path: Path) -> None:
+    """Its machine still takes bytes, and nothing answers: the wait ends, and so does the doubt."""
+    with postgres() as server, closing(Store(tmp_path, server, "shop").open()) as log:
+        log.put([entry(1)])
+        told: list[object] = []
+        server.signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            log.append([entry(2)], told.append)
+            while not told:
+                assert time.monotonic() < began + 15
+                time.sleep(0.02)
+            assert isinstance(told[0], BusyError)
+            assert log.away
+        finally:
+            server.signal(signal.SIGCONT)
+        back = time.monotonic()
+        while log.away:
+            assert time.monotonic() < back + 5
+            time.sleep(0.02)
+        log.put([entry(2), entry(3)])
+        assert ids(log) == ["e1", "e2", "e3"]
 
 
 def test_a_commit_whose_fate_was_unknown_is_told_when_it_is_known(tmp_path: Path) -> None:
