@@ -208,6 +208,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.timeout(count(300, 1800))
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_killed_consumer_loses_no_event_and_doubles_none(kind: str, service: str, tmp_path: Path) -> None:
     kills = count(5 if kind == "redis" else 0, 20)
@@ -226,7 +227,7 @@ def test_a_killed_consumer_loses_no_event_and_doubles_none(kind: str, service: s
                 time.sleep(rng.uniform(0.0, 0.02))
         put([b"\xff\xfe\x00", json.dumps({"platform": "north"}).encode()])
         with consuming(stream, service, letters) as process:
-            until(lambda: process.poll() is not None or (left() == 0 and kept(service, kind) >= total), 120)
+            until(lambda: process.poll() is not None or (left() == 0 and kept(service, kind) >= total), count(120, 600))
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=30)
             assert process.returncode == 0, err

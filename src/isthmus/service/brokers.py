@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Messages taken at a time.
 TOGETHER: Final = 200
+#: Subscribers to what others left in Redis: FastStream claims one message at a time.
+CLAIMERS: Final = 8
 #: Seconds that messages under way get when the consumer ends.
 DRAIN: Final = 10.0
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -98,7 +100,7 @@ def _handler(take: Take) -> Callable[[Sequence[Delivery]], Awaitable[None]]:
 
 
 class _Redis(_Source):
-    """A Redis stream: one subscriber for what is new, one for what others left."""
+    """A Redis stream: one subscriber for what is new, some for what others left."""
 
     async def start(self, take: Take) -> None:
         from faststream.redis import RedisBroker, StreamSub
@@ -122,7 +124,7 @@ class _Redis(_Source):
             log_level=logging.DEBUG,
         )
         self._subscribers = []
-        for claim in (None, max(int(1000 * place.claim), 1)):
+        for claim in (None, *[max(int(1000 * place.claim), 1)] * CLAIMERS):
             sub = StreamSub(
                 place.name,
                 group=place.group,
@@ -130,6 +132,7 @@ class _Redis(_Source):
                 batch=True,
                 max_records=TOGETHER,
                 min_idle_time=claim,
+                polling_interval=100 if claim is None else 500,
             )
             subscriber = broker.subscriber(
                 stream=sub, ack_policy=AckPolicy.NACK_ON_ERROR, parser=_as_sent, decoder=self._read
