@@ -136,7 +136,8 @@ def test_every_flipped_byte_is_found(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "other", model)
     keygen(tmp_path / "key", tmp_path / "key.pub")
     sign(model, tmp_path / "key")
-    models = Models(model, tmp_path, tmp_path / "pointer.json", Trust([tmp_path / "key.pub"]))
+    place = (model, tmp_path, tmp_path / "pointer.json")
+    models, trusting = Models(*place), Models(*place, Trust([tmp_path / "key.pub"]))
     whole = bad_models.digest(model)
     files = sorted(model.iterdir())
     for n in range(count(150, 1000)):
@@ -144,10 +145,10 @@ def test_every_flipped_byte_is_found(folder: Path, tmp_path: Path) -> None:
         content = file.read_bytes()
         bad_models.flip_byte(file, rng)
         with pytest.raises(ArtefactError):
-            models.open("model")
+            (trusting if file.name == "signature.json" else models).open("model")
         file.write_bytes(content)
     assert bad_models.digest(model) == whole
-    models.open("model")
+    trusting.open("model")
 
 
 def test_a_tampered_model_is_refused_whatever_was_done_to_it(folder: Path, tmp_path: Path) -> None:
@@ -226,6 +227,7 @@ def test_keys_and_signatures_from_the_command_line(folder: Path, tmp_path: Path)
         Trust([model / "model.json"])
 
 
+@pytest.mark.timeout(count(300, 3600))
 def test_a_kill_during_a_reload_leaves_a_whole_model(folder: Path, tmp_path: Path) -> None:
     rng, seen = random.Random(5), set()
     pointer = tmp_path / "data" / "default.model.json"

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.small_models import accounts, ask, newest, save, serving, shuffled, with_weights, without_domain
 from tests.tiers import count
 
@@ -31,6 +32,7 @@ def upside_down(content: Content) -> Content:
     return with_weights(replace(content, targets=targets), (0.0, 1.0, 0.0))
 
 
+@pytest.mark.timeout(count(300, 3600))
 def test_the_gate_lets_the_good_pass_and_refuses_the_bad(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     save(folder / "active")

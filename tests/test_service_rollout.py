@@ -55,6 +55,7 @@ def test_a_canary_takes_its_share_of_persons_and_always_the_same() -> None:
         return {n for n in range(n) if canary.chosen(("shop", f"u{n}"), one.state)}
 
     tenth = chosen(0.1)
+    print(f"share 0.1: {len(tenth)} of 100,000 persons")
     assert abs(len(tenth) / 100_000 - 0.1) <= 0.003
     assert chosen(0.1) == tenth, "another process, the same persons"
     few = {n for n in tenth if n < 20_000}
@@ -189,6 +190,7 @@ def test_a_canary_that_does_worse_goes_by_itself_and_no_request_fails(folder: Pa
 
         await asyncio.gather(*(keep_asking(n) for n in range(4)))
         assert 0 < over < 30, asked
+        print(f"{how}: over after {over:.2f} s and {asked} requests")
         for _ in range(200):
             if service.tenant().models.pointer.canary is None:
                 break
@@ -229,12 +231,14 @@ def test_answers_are_the_same_bytes_with_a_shadow_whatever_it_does(folder: Path,
         alone = await answers()
         assert (await client.post("/v1/models/copy/shadow", json={"share": 1})).status_code == 200
         assert await answers() == alone
-        for _ in range(500):
-            if await figure('isthmus_shadow_lists_total{outcome="made"') >= len(bodies):
+        lists = 2 * len(bodies)
+        for _ in range(1000):
+            if await figure("isthmus_shadow_lists_total") >= lists:
                 break
             await asyncio.sleep(0.02)
+        assert await figure("isthmus_shadow_lists_total") == lists
         made = await figure('isthmus_shadow_lists_total{outcome="made"')
-        assert made >= len(bodies)
+        assert made >= min(lists, 100), "it drops what it cannot take"
         assert await figure("isthmus_shadow_overlap_ratio_sum") == pytest.approx(made), "a copy lists the same"
         assert (await client.get("/v1/models")).json()["shadow"]["overlap"] == pytest.approx(1)
         assert (await client.post("/v1/models/other/shadow", json={"share": 1})).status_code == 200
@@ -309,6 +313,7 @@ def test_a_promoted_canary_answers_everybody_with_all_that_happened(folder: Path
     run(folder, tmp_path, later)
 
 
+@pytest.mark.timeout(count(300, 3600))
 def test_reloads_under_load_fail_no_request(folder: Path, tmp_path: Path) -> None:
     rounds, persons = count(10, 100), accounts(16)
     assert GOOD != OTHER
