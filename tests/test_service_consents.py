@@ -272,3 +272,39 @@ def test_the_client_speaks_for_a_person(tmp_path: Path) -> None:
         await asyncio.to_thread(typed)
 
     served(tmp_path, test)
+
+
+def test_a_use_begins_with_its_consent_ends_with_its_withdrawal_and_a_ban_outlives_its_account(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    every = bearer(vault.create(tenant="default", scopes=SCOPES)[1])
+    south = bearer(vault.create(tenant="default", scopes=SCOPES, platforms=["south"])[1])
+    vault.close()
+    who = both()
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        async def used(domain: str, by: str) -> set[str]:
+            body = {"persons": [who[by]], "target": domain, "k": 50, "reasons": 5}
+            lists = (await client.post("/v1/recommend", json=body, headers=every)).json()["lists"]
+            return {why["platform"] for one in lists[0]["items"] for why in one["reasons"]}
+
+        async def say(by: str, start: str, end: str, allowed: bool) -> None:
+            done = await client.put(path(who[by]), json=said(start, end, allowed), headers=every)
+            assert done.status_code == 200
+
+        assert await used("target", "south") == {"south"}
+        await say("south", "north", "south", True)
+        assert await used("target", "south") == {"north", "south"}
+        assert await used("source", "north") == {"north"}, "the other way nothing was said"
+        await say("north", "*", "*", True)
+        assert await used("source", "north") == {"north", "south"}
+        await say("south", "north", "south", False)
+        assert await used("target", "north") == {"south"}
+        gone = await client.delete(f"/v1/persons/{quote('south:' + who['south']['user'], safe='')}", headers=south)
+        assert gone.json()["accounts"] == 1
+        told = (await client.get(path(who["north"]), headers=every)).json()["consents"]
+        assert [(one["to_platform"], one["allowed"], one["account"]) for one in told] == [
+            ("*", True, who["north"]),
+            ("south", False, who["north"]),
+        ]
+
+    served(tmp_path, test, consent="required")
