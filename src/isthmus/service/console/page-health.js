@@ -4,7 +4,7 @@ import { call, can } from "./api.js";
 import { shares } from "./charts.js";
 import { data, el, put } from "./dom.js";
 import { nothing, show } from "./parts.js";
-import { count, digits, knows, share, t, when } from "./words.js";
+import { count, digits, knows, share, spoken, t, when } from "./words.js";
 
 export const needs = [["GET", "/readyz"]];
 const SHOWN = 8;
@@ -34,7 +34,7 @@ function feature(one) {
   const state = one.alarm ? el("span", { class: "tag bad" }, t("health.alarm")) : known ? el("span", { class: "tag good" }, t("health.steady")) : el("span", { class: "tag" }, t("health.soon"));
   return el("section", { class: `card ${one.alarm ? "alarm" : ""}` },
     el("h3", {}, knows(`drift.${one.of}`) ? t(`drift.${one.of}`) : data(one.of.replaceAll("_", " ")), " ", state),
-    el("p", { class: "soft small" }, data(one.about)),
+    spoken() === "en" && el("p", { class: "soft small" }, data(one.about)),
     rows.length ? el("table", { class: "narrow" }, el("caption", { class: "unseen" }, one.of), el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)) : nothing(t("health.nothing")),
     el("p", { class: "soft small" }, known ? t("health.psi", { psi: digits(one.psi, 3), time: when(one.at) }) : "", " ", t("health.window", { n: count(one.waiting), size: count(one.window) })));
 }
@@ -45,7 +45,8 @@ function told(said) {
   if (!features.length) return nothing(t("health.nodrift"), t("health.nodrift.said"));
   const alarms = features.filter((one) => one.alarm).length;
   const sorted = [...features].sort((a, b) => Number(b.alarm) - Number(a.alarm));
-  return [el("p", { class: `finding ${alarms ? "loss" : "win"}` }, alarms ? t("health.alarms", { n: count(alarms) }) : t("health.none")),
+  const early = features.every((one) => !Object.keys(one.seen).length);
+  return [el("p", { class: `finding ${alarms ? "loss" : early ? "" : "win"}` }, alarms ? t("health.alarms", { n: count(alarms) }) : t(early ? "health.early" : "health.none")),
     el("div", { class: "sides broad" }, sorted.map(feature))];
 }
 
