@@ -142,6 +142,11 @@ def test_items_are_found_and_described(tmp_path: Path) -> None:
         assert said["exposure"]["lists"] == 2
         assert said["exposure"]["shown"] in (1, 2)
         assert said["exposure"]["mean_rank"] >= 1
+        await client.post("/v1/models/second/canary", json={"share": 1.0})
+        canary = await client.post("/v1/recommend", json={"persons": [account()], "target": "source"})
+        assert canary.json()["model"] == "second"
+        assert (await client.get("/v1/items/north:N 1/2")).json()["exposure"]["lists"] == 2, "of the model that answers"
+        await client.delete("/v1/models/second/canary")
         await client.delete("/v1/items/north:N 1/2")
         said = (await client.get("/v1/items/north:N 1/2")).json()
         assert (said["removed"], said["listable"]) == (True, False)

@@ -90,7 +90,7 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
         if ask.explore:
             listed.top.live.tries(ask.domain).count(listed.top.rows)
         if listed.top.live.version == tenant.live.version:
-            tenant.exposure.note(listed.top)
+            tenant.lister.exposure.note(listed.top, tenant.live)
             tenant.observer.listed(ask.account, listed.layer, listed.top)
         degraded |= listed.layer != "model"
         reasons = await _reasons(tenant, caller, ask, listed.top, asked.reasons) if asked.reasons else None

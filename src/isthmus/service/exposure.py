@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from isthmus.service.live import Top
+from isthmus.service.live import Live, Top
 from isthmus.types import Indices
 
 #: Lists remembered.
@@ -29,9 +29,11 @@ class Exposure:
         self._clock, self._model = clock, ""
         self._lists: deque[tuple[float, Indices]] = deque(maxlen=LISTS)
 
-    def note(self, top: Top) -> None:
-        """Remember a list; those of another model go, as they count other rows."""
-        digest = top.live.version.digest
+    def note(self, top: Top, live: Live) -> None:
+        """Remember a list of the model that answers, ``live``; those of the one before go, as they count other rows."""
+        digest = live.version.digest
+        if top.live.version.digest != digest:
+            return
         if digest != self._model:
             self._lists.clear()
             self._model = digest

@@ -14,6 +14,7 @@ import numpy as np
 from isthmus.data.sequences import Histories
 from isthmus.errors import NotFoundError
 from isthmus.log import logger
+from isthmus.service.exposure import Exposure
 from isthmus.service.live import Live, Top, clock
 from isthmus.service.scoring import WIDE, Ask, one, room, wide, without_each
 from isthmus.service.settings import ServiceSettings
@@ -79,6 +80,7 @@ class Lister:
 
     def __init__(self, live: Callable[[], Live], settings: ServiceSettings) -> None:
         self._live, self._settings = live, settings
+        self.exposure = Exposure()
         #: Whether the lists of a person are worth being made ready.
         self.wants: Callable[[int], bool] = lambda _: True
         self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()

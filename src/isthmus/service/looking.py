@@ -100,7 +100,7 @@ def item(tenant: Tenant, name: str) -> dict[str, object]:
         "added": account in live.added,
         "removed": account in live.shelf.removed,
         "listable": said["domain"] in live.scorers and (allowed is None or bool(allowed[0])),
-        "exposure": tenant.exposure.of(row),
+        "exposure": tenant.lister.exposure.of(row),
     }
 
 

@@ -17,7 +17,6 @@ from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.arm import Arm, Canary, count_in
 from isthmus.service.eventlog import Place, open_log
-from isthmus.service.exposure import Exposure
 from isthmus.service.items import TEXTS, Account
 from isthmus.service.lists import Lister
 from isthmus.service.live import Live, Version, clock
@@ -73,7 +72,6 @@ class Tenant:
         self.loaded = clock()
         self.settings = settings
         self.lister = Lister(lambda: self.live, settings)
-        self.exposure = Exposure()
         reference = Reference.of(opened, version.digest)
         self.observer = Observer(self.live, reference, place.folder / _DRIFT.format(name), settings.drift_seconds)
         self.rollout = Rollout(name, self._over)
