@@ -16,13 +16,14 @@ from isthmus.evaluate.ranks import Ranks
 from isthmus.model.base import Features
 from isthmus.model.blend import COHORTS
 from isthmus.recommender.facade import System
-from isthmus.split.cohorts import build_task
+from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task
 from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.fit import FitSettings, training_data
 from isthmus.train.methods import make
 from isthmus.train.tune import validate
+from isthmus.transfer.halves import half, halved
 from isthmus.transfer.zero import fit_unseen, is_unseen
 
 
@@ -123,3 +124,25 @@ def test_without_anything_that_reads_it_says_so() -> None:
 def test_where_no_other_domain_can_choose_all_count_alike() -> None:
     target = fit_unseen(scene().unseen.only("target"), "target", scene().features, settings())
     assert target.blend.weights[COHORTS[0]] == (0.5, 0.5)
+
+
+def test_a_single_other_domain_is_judged_in_halves_that_differ_in_what_they_say() -> None:
+    split, features = scene().unseen, scene().features
+    parted, told = halved(split, "source", features, seed=0)
+    items = target_items(split, "source")
+    names = parted.corpus.items["domain"]
+    halves = [np.flatnonzero((names == half("source", number)).to_numpy()) for number in (1, 2)]
+    assert sorted(np.concatenate(halves).tolist()) == items.tolist()
+    assert abs(halves[0].size - halves[1].size) <= 1
+    assert parted.corpus.domains == [half("source", 1), half("source", 2), "target"]
+    assert told.places is not None
+    assert [told.places.domains[code] for code in told.places.domain] == names.to_list()
+    assert split.corpus.domains == ["source", "target"], "the corpus itself stays as it was"
+    assert features.text is not None
+    alike = (features.text @ features.text.T).toarray()
+    within = np.mean([alike[np.ix_(some, some)].mean() for some in halves])
+    assert within > 1.2 * alike[np.ix_(*halves)].mean()
+    for part in (1, 2):
+        data = training_data(parted, VALID, half("source", part), told)
+        apart = data.histories.keep(~data.in_target[data.histories.items])
+        assert 0 < apart.items.size < data.histories.items.size, "the other half has something to teach"

@@ -178,6 +178,11 @@ class Corpus:
         time = cast("dict[str, str]", self.manifest.get("time", {}))
         return sorted(name for name, kind in time.items() if kind == "order")
 
+    def with_domains(self, domains: pl.Series) -> Corpus:
+        """Return a view of the corpus in which the items (N,) are in other domains; it is not for keeping."""
+        items = self.items.with_columns(domain=domains)
+        return Corpus({**self._tables, "items": items}, self.manifest, self.path)
+
     def require_domain(self, domain: str) -> str:
         """Return ``domain``, or raise :class:`NotFoundError` that suggests the nearest known one."""
         if domain not in self.domains:
