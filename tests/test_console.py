@@ -13,8 +13,9 @@ import pytest
 from tests.small_console import CHROMIUM, PAGES, RULES, Watched, console
 from tests.small_service import account, event, item, models
 
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.vault import Vault
 from isthmus.service.routes.console import assets
-from isthmus.service.vault import SCOPES, Vault
 
 pytestmark = pytest.mark.browser
 WHO = account()

@@ -12,9 +12,9 @@ from tests.small_service import account, event, item, models, recommender, serve
 from tests.test_service_keys import bearer
 
 from isthmus.service.core import Service
+from isthmus.service.lock.vault import Vault
+from isthmus.service.looking.trend import Trend
 from isthmus.service.routes.console import assets
-from isthmus.service.trend import Trend
-from isthmus.service.vault import Vault
 
 Client = httpx.AsyncClient
 

@@ -31,7 +31,7 @@ from tests.deploy_forms import (
 )
 
 from isthmus.cli.main import app
-from isthmus.service.operations import find
+from isthmus.service.lock.operations import find
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

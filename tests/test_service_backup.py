@@ -21,13 +21,14 @@ from tests.tiers import count
 
 from isthmus.data.sources.segments import read_manifest, verified
 from isthmus.errors import ArtefactError, InputError
-from isthmus.service.backup import MANIFEST, backup, check, restore
-from isthmus.service.durability import look
-from isthmus.service.eventlog import EventLog, Place, open_log
-from isthmus.service.records import Entry, Record
-from isthmus.service.segments import Segments
-from isthmus.service.upkeep import FOLDER
-from isthmus.service.vault import Vault
+from isthmus.service.lock.vault import Vault
+from isthmus.service.log.backup import MANIFEST, backup, check, restore
+from isthmus.service.log.base import EventLog, Place
+from isthmus.service.log.durability import look
+from isthmus.service.log.opening import open_log
+from isthmus.service.log.records import Entry, Record
+from isthmus.service.log.segments import Segments
+from isthmus.service.log.upkeep import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def server() -> Iterator[Postgres]:
 @pytest.fixture(autouse=True)
 def _on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Temporary folders may lie in memory, which the doctor says."""
-    monkeypatch.setattr("isthmus.service.durability._filesystem", lambda _: "ext4")
+    monkeypatch.setattr("isthmus.service.log.durability._filesystem", lambda _: "ext4")
 
 
 def place(kind: str, folder: Path, request: pytest.FixtureRequest) -> Place:
@@ -194,7 +195,7 @@ def test_the_doctor_finds_damage(tmp_path: Path) -> None:
 def test_the_doctor_knows_disks_that_forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_log(Place(tmp_path), "shop").close()
     for kind, level in (("tmpfs", "weak"), ("nfs4", "weak"), ("ext4", "ok")):
-        monkeypatch.setattr("isthmus.service.durability._filesystem", lambda _, kind=kind: kind)
+        monkeypatch.setattr("isthmus.service.log.durability._filesystem", lambda _, kind=kind: kind)
         assert next(one.level for one in look(str(tmp_path)) if one.name == "disk") == level
     monkeypatch.undo()
     assert next(one.said for one in look("/proc") if one.name == "disk").startswith("proc")

@@ -20,7 +20,8 @@ from tests.tiers import count
 
 from isthmus.client import Client, Consent
 from isthmus.service.core import Service
-from isthmus.service.vault import SCOPES, Vault
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.vault import Vault
 
 Account = dict[str, str]
 PLATFORMS = ("north", "south")

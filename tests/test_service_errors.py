@@ -12,7 +12,7 @@ from tests.small_service import account, event, models, served, serving
 
 from isthmus.errors import IsthmusError
 from isthmus.service.core import Places, Service
-from isthmus.service.operations import OPERATIONS
+from isthmus.service.lock.operations import OPERATIONS
 from isthmus.service.problems import BusyError, problem, status_of
 from isthmus.service.settings import ServiceSettings
 

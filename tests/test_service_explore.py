@@ -13,8 +13,8 @@ from tests.small_service import account, item, recommender, served
 from isthmus.model.fresh import Exploration
 from isthmus.recommender.items import with_items
 from isthmus.service.core import Service
-from isthmus.service.items import items_frame
-from isthmus.service.tries import Tries
+from isthmus.service.lists.items import items_frame
+from isthmus.service.lists.tries import Tries
 
 
 async def put(client: httpx.AsyncClient, number: int) -> None:

@@ -11,7 +11,8 @@ import pytest
 from tests.small_service import started
 from tests.tiers import count
 
-from isthmus.service.vault import SCOPES, Vault
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.vault import Vault
 
 #: All checks but positive_data_acceptance: some refusals (a time before 1970, an unknown domain) no schema can say.
 CHECKS = (

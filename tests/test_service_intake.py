@@ -13,10 +13,10 @@ import pytest
 
 from isthmus.client import Event, Receipt, ServiceError
 from isthmus.errors import ArtefactError, DataError, StorageError
-from isthmus.service.brokers import _body
-from isthmus.service.letters import Letter, Letters
-from isthmus.service.stream_place import place_of
-from isthmus.service.streams import Delivery, Intake, UnsettledError, read_events, replay
+from isthmus.service.streams.brokers import _body
+from isthmus.service.streams.intake import Delivery, Intake, UnsettledError, read_events, replay
+from isthmus.service.streams.letters import Letter, Letters
+from isthmus.service.streams.place import place_of
 
 ONE = {"platform": "shop", "user": "u", "item": "i", "event": "like"}
 

@@ -14,8 +14,9 @@ from tests.test_cli import isthmus
 
 from isthmus.errors import InputError, NotFoundError
 from isthmus.service.core import Service
-from isthmus.service.operations import OPERATIONS
-from isthmus.service.vault import SCOPES, Vault
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.operations import OPERATIONS
+from isthmus.service.lock.vault import Vault
 
 Client = httpx.AsyncClient
 SOUTH = {"platform": "south", "user": account(0, "south")["user"]}

@@ -21,10 +21,10 @@ from tests.small_service import account, event, recommender, started
 from tests.tiers import count
 
 from isthmus.client import Client, Event, Receipt, ServiceError
-from isthmus.service.events import SqliteLog
-from isthmus.service.items import Shelf
-from isthmus.service.records import Entry
-from isthmus.service.state import State
+from isthmus.service.lists.items import Shelf
+from isthmus.service.lists.state import State
+from isthmus.service.log.records import Entry
+from isthmus.service.log.sqlite import SqliteLog
 
 
 def deeds(rng: random.Random, sender: int, first: int, n: int) -> list[Event]:

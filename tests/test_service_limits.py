@@ -15,8 +15,8 @@ from tests.small_service import account, event, serving
 from tests.test_cli import isthmus
 from tests.tiers import count
 
-from isthmus.service.limits import Buckets
-from isthmus.service.shared_limits import PATIENCE, SharedBuckets
+from isthmus.service.lock.limits import Buckets
+from isthmus.service.lock.shared_limits import PATIENCE, SharedBuckets
 
 pytest.importorskip("redis")
 ASK = {"persons": [account()], "k": 3}

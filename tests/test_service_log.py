@@ -21,16 +21,18 @@ from tests.small_postgres import Postgres, postgres
 from tests.tiers import count
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
-from isthmus.service.eventlog import EventLog, Place, open_log
-from isthmus.service.events import SqliteLog
+from isthmus.service.log.base import EventLog, Place
+from isthmus.service.log.opening import open_log
+from isthmus.service.log.records import Entry, Receipt
+from isthmus.service.log.sqlite import SqliteLog
 from isthmus.service.problems import BusyError
-from isthmus.service.records import Entry, Receipt
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from isthmus.service.eventlog import Place, open_log
-from isthmus.service.records import Entry
+from isthmus.service.log.base import Place
+from isthmus.service.log.opening import open_log
+from isthmus.service.log.records import Entry
 log = open_log(Place(Path(sys.argv[1]), sys.argv[2]), sys.argv[3])
 print("ready", flush=True)
 for line in sys.stdin:

@@ -16,9 +16,9 @@ from tests.tiers import count
 
 from isthmus.service.app import create_app
 from isthmus.service.core import Places, Service
-from isthmus.service.segments import Segments
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.log.segments import Segments
 from isthmus.service.settings import ServiceSettings
-from isthmus.service.vault import SCOPES
 
 TENANTS = ("default", "other")
 WHO = [account(0), account(1), {"platform": "north", "user": "new 新"}, {"platform": "north", "user": "new-2"}]

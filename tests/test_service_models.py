@@ -28,8 +28,8 @@ from tests.tiers import count
 import isthmus as package
 from isthmus.errors import ArtefactError, InputError
 from isthmus.recommender import Recommender
-from isthmus.service.models import Models
-from isthmus.service.signing import Trust, keygen, sign
+from isthmus.service.rollout.models import Models
+from isthmus.service.rollout.signing import Trust, keygen, sign
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from tests.power_cut import Disk
 from tests.tiers import count
 
 from isthmus.errors import IsthmusError
-from isthmus.service.events import SqliteLog
-from isthmus.service.records import Entry
+from isthmus.service.log.records import Entry
+from isthmus.service.log.sqlite import SqliteLog
 
 
 @dataclass

@@ -16,7 +16,7 @@ from tests.small_service import account, event, item, models, recommender, start
 from tests.test_cli import isthmus
 
 from isthmus.client import Client, Event, Item, ServiceError
-from isthmus.service.vault import Vault
+from isthmus.service.lock.vault import Vault
 
 PAGE = (Path(__file__).parents[1] / "docs" / "service.md").read_text(encoding="utf-8")
 

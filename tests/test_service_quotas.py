@@ -13,8 +13,8 @@ from tests.small_service import account, event, served
 from tests.test_cli import isthmus
 
 from isthmus.service.core import Service
-from isthmus.service.limits import Quotas
-from isthmus.service.vault import Vault
+from isthmus.service.lock.limits import Quotas
+from isthmus.service.lock.vault import Vault
 
 DAY = 86400
 

@@ -13,10 +13,10 @@ import pytest
 from tests.small_models import GOOD, accounts, active, ask, save, serving, with_weights, without_domain
 from tests.tiers import count
 
-from isthmus.service.arm import Canary
 from isthmus.service.core import Service
-from isthmus.service.live import Live, Version
-from isthmus.service.pointer import Trial
+from isthmus.service.lists.live import Live, Version
+from isthmus.service.rollout.arm import Canary
+from isthmus.service.rollout.pointer import Trial
 from isthmus.service.settings import ServiceSettings
 
 Client = httpx.AsyncClient

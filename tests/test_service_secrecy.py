@@ -18,8 +18,9 @@ from tests.tiers import count
 
 from isthmus.pipeline.frames import write_table
 from isthmus.service.core import Service
-from isthmus.service.operations import OPERATIONS
-from isthmus.service.vault import SCOPES, Vault
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.operations import OPERATIONS
+from isthmus.service.lock.vault import Vault
 from tools import sbom
 
 BIRDY = {"platform": "north", "user": "birdy.user@example.org"}

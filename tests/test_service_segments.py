@@ -20,11 +20,12 @@ from tests.tiers import count
 from isthmus.data.importer import import_corpus
 from isthmus.data.sources.segments import MANIFEST, read_manifest, verified
 from isthmus.errors import ArtefactError
-from isthmus.service import segments as sealing
 from isthmus.service.core import Service
-from isthmus.service.eventlog import EventLog, Place, open_log
-from isthmus.service.records import Entry
-from isthmus.service.segments import Segments
+from isthmus.service.log import segments as sealing
+from isthmus.service.log.base import EventLog, Place
+from isthmus.service.log.opening import open_log
+from isthmus.service.log.records import Entry
+from isthmus.service.log.segments import Segments
 
 USERS = [f"user-{n:03d}" for n in range(30)]
 HOUR = 3_600_000_000

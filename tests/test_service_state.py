@@ -21,11 +21,11 @@ from isthmus.model.base import Features
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.recommender import Recommender
 from isthmus.recommender.serving import Scorer
-from isthmus.service.items import Filters, Shelf
-from isthmus.service.limits import Buckets
-from isthmus.service.live import Live, Version
-from isthmus.service.records import Entry, Record, tombstone
-from isthmus.service.state import State
+from isthmus.service.lists.items import Filters, Shelf
+from isthmus.service.lists.live import Live, Version
+from isthmus.service.lists.state import State
+from isthmus.service.lock.limits import Buckets
+from isthmus.service.log.records import Entry, Record, tombstone
 from isthmus.split.temporal import VALID, Split
 from isthmus.train.fit import Target, training_data
 from isthmus.train.methods import make

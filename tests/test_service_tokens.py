@@ -17,11 +17,12 @@ from tests.test_service_keys import CALLS
 
 from isthmus.errors import InputError
 from isthmus.service.core import Service
-from isthmus.service.issuer import fetched, keys_address
-from isthmus.service.operations import OPERATIONS
+from isthmus.service.lock.issuer import fetched, keys_address
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.operations import OPERATIONS
+from isthmus.service.lock.tokens import Tokens
+from isthmus.service.lock.vault import Vault
 from isthmus.service.settings import TokenSettings
-from isthmus.service.tokens import Tokens
-from isthmus.service.vault import SCOPES, Vault
 
 Client = httpx.AsyncClient
 KINDS = ("rsa", "ec", "ed")

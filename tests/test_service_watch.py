@@ -21,7 +21,8 @@ from tests.tiers import count
 
 from isthmus.errors import InputError, StorageError
 from isthmus.service.core import Service
-from isthmus.service.vault import SCOPES, Vault
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.vault import Vault
 from isthmus.service.watch.shipped import dashboard, rules
 
 Client = httpx.AsyncClient

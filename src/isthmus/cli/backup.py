@@ -33,7 +33,7 @@ def backup_(
 ) -> None:
     """Copy events, keys, audit log and segments of a service, which goes on meanwhile."""
     place = place_of_data(data, folder)
-    from isthmus.service.backup import backup
+    from isthmus.service.log.backup import backup
 
     _tell(backup(place, out), "backup", out)
 
@@ -48,7 +48,7 @@ def restore_(
 ) -> None:
     """Put a backup into a new place, of the same kind of store or the other one; it is checked first."""
     place = place_of_data(data, folder)
-    from isthmus.service.backup import restore
+    from isthmus.service.log.backup import restore
 
     _tell(restore(backup, place), "restored", place.folder)
 

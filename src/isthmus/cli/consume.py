@@ -13,7 +13,7 @@ from isthmus.errors import InputError
 
 if TYPE_CHECKING:
     from isthmus.client import Client
-    from isthmus.service.letters import Letters
+    from isthmus.service.streams.letters import Letters
 
 app = typer.Typer()
 group = typer.Typer(help="Messages of a stream that could not be used.", no_args_is_help=True)
@@ -45,9 +45,9 @@ def consume_(
 ) -> None:
     """Carry events from a stream to the service; a message is acknowledged when its events are on disk."""
     try:
-        from isthmus.service.brokers import open_source
-        from isthmus.service.consume import Pace, run
-        from isthmus.service.stream_place import place_of
+        from isthmus.service.streams.brokers import open_source
+        from isthmus.service.streams.consume import Pace, run
+        from isthmus.service.streams.place import place_of
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[stream]'") from None
     place = place_of(url)
@@ -79,7 +79,7 @@ def replay_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Send dead letters again; those the service takes leave the file."""
-    from isthmus.service.streams import replay
+    from isthmus.service.streams.intake import replay
 
     box = _letters(file)
     with _client(to, key) as client:
@@ -101,6 +101,6 @@ def _client(to: str, key: str | None) -> Client:
 
 
 def _letters(file: Path) -> Letters:
-    from isthmus.service.letters import Letters
+    from isthmus.service.streams.letters import Letters
 
     return Letters(file)

@@ -61,7 +61,7 @@ def doctor_(
 def _stores(urls: list[str], *, strict: bool) -> None:
     """Say what stores can keep."""
     try:
-        from isthmus.service.durability import look
+        from isthmus.service.log.durability import look
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     from isthmus.config import expand

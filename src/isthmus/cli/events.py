@@ -11,7 +11,7 @@ from isthmus.cli.show import Json, Verbose, facts, put_json, say, wants_json
 from isthmus.errors import InputError
 
 if TYPE_CHECKING:
-    from isthmus.service.eventlog import Place
+    from isthmus.service.log.base import Place
 
 app = typer.Typer()
 group = typer.Typer(help="The event log of the service.", no_args_is_help=True)
@@ -33,9 +33,9 @@ def seal_(
 ) -> None:
     """Seal what the log took in since the last time into Parquet; a running service does so by itself."""
     place = place_of_data(data, folder)
-    from isthmus.service.eventlog import open_log
-    from isthmus.service.segments import Segments
-    from isthmus.service.upkeep import FOLDER
+    from isthmus.service.log.opening import open_log
+    from isthmus.service.log.segments import Segments
+    from isthmus.service.log.upkeep import FOLDER
 
     if not place.database and not (place.folder / f"{tenant}.db").is_file():
         raise InputError(f"no events of '{tenant}'", where=place.folder, fix="name the --data of a service")
@@ -57,7 +57,7 @@ def seal_(
 def place_of_data(data: str, folder: Path | None) -> Place:
     """Return the place that ``--data`` and ``--folder`` name."""
     try:
-        from isthmus.service.eventlog import place_of
+        from isthmus.service.log.base import place_of
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     if folder is None and "sqlite:///" not in data and "://" in data:

@@ -11,7 +11,7 @@ from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
 from isthmus.errors import InputError
 
 if TYPE_CHECKING:
-    from isthmus.service.vault import Vault
+    from isthmus.service.lock.vault import Vault
 
 app = typer.Typer()
 group = typer.Typer(help="Keys of the service.", no_args_is_help=True)
@@ -107,8 +107,8 @@ def audit_(data: Data, as_json: Json = False, verbose: Verbose = False) -> None:
 
 def _vault(data: str) -> Vault:
     try:
+        from isthmus.service.lock.vault import Vault
         from isthmus.service.settings import data_folder
-        from isthmus.service.vault import Vault
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     return Vault(data_folder(data))

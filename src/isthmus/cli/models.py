@@ -34,7 +34,7 @@ def keygen_(
 ) -> None:
     """Make a pair of keys: with the private one models are signed, with the public one they are checked."""
     try:
-        from isthmus.service.signing import keygen
+        from isthmus.service.rollout.signing import keygen
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
 
@@ -55,7 +55,7 @@ def sign_(
 ) -> None:
     """Vouch for a model: for its manifest, and so for every file that the manifest names."""
     try:
-        from isthmus.service.signing import sign
+        from isthmus.service.rollout.signing import sign
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
 
@@ -75,7 +75,7 @@ def verify_(
 ) -> None:
     """Check that a model is whole, and signed by a key that is trusted."""
     try:
-        from isthmus.service.signing import Trust
+        from isthmus.service.rollout.signing import Trust
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
     from isthmus.recommender import Recommender

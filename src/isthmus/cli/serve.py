@@ -101,7 +101,7 @@ def serve_(
     try:
         from isthmus.config import parse
         from isthmus.service.core import Places
-        from isthmus.service.eventlog import place_of
+        from isthmus.service.log.base import place_of
         from isthmus.service.run import run
         from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
     except ImportError as error:

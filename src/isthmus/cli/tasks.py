@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -13,6 +14,8 @@ from isthmus.errors import InputError
 
 if TYPE_CHECKING:
     from isthmus.evaluate.tables import TableReport
+    from isthmus.pipeline.classify import ClassifySettings
+    from isthmus.pipeline.rate import RateSettings
 
 app = typer.Typer()
 Given = TypeVar("Given")
@@ -79,32 +82,15 @@ def classify_(
         return
     if items is not None:
         raise InputError("--items are for what --save kept", where="--items", fix="name its folder first")
-    out = _needed(out, "--out")
-    _refuse_unkept(save, start)
-    from isthmus.evaluate.cards import data_card
-    from isthmus.files import require_free
-    from isthmus.pipeline.classifier import Classifier
-    from isthmus.pipeline.classify import ClassifySettings, classify
-    from isthmus.pipeline.frames import check_lists_path, write_table
-    from isthmus.pipeline.labels import LabelSettings, open_items
-    from isthmus.pipeline.task_reports import class_report
+    from isthmus.pipeline.classify import ClassifySettings
+    from isthmus.pipeline.labels import LabelSettings
 
-    require_free(out)
-    if predict is not None:
-        check_lists_path(predict)
-    elif ask:
+    if ask and predict is None:
         raise InputError("--ask ranks items in a file", where="--ask", fix="name one with --predict")
+    written = _Written(_needed(out, "--out"), predict, save).free(start)
     how = LabelSettings(label, target, least=least, share=share, hide_names=hide_names, seed=seed)
     settings = ClassifySettings(how, start=start, strategy=strategy, epochs=epochs, model=model, read=read)
-    split = open_items(source)
-    fitted = classify(split, settings)
-    report = class_report(fitted, data_card(split.corpus), how)
-    report.save(out)
-    if save is not None:
-        Classifier.of(fitted, settings).save(save)
-    if predict is not None:
-        write_table(fitted.predict(split.corpus.items, ask=ask, seed=seed), predict)
-    _tell(report, out, predict, save)
+    _learn_classes(source, settings, ask, written)
 
 
 @app.command("rate")
@@ -138,30 +124,78 @@ def rate_(
         _refuse_learning({"--out": out, "--save": save, "--from": start, "--target": target})
         _rate_with(source, pairs, predict)
         return
-    target, out = _needed(target, "--target"), _needed(out, "--out")
-    _refuse_unkept(save, start)
-    from isthmus.files import require_free
-    from isthmus.pipeline.frames import check_lists_path, read_events, write_table
-    from isthmus.pipeline.rate import RateSettings, pairs_of_test, rate
+    from isthmus.pipeline.rate import RateSettings
+
+    target = _needed(target, "--target")
+    if pairs is not None and predict is None:
+        raise InputError("--pairs needs a place for the ratings", where="--pairs", fix="name one with --predict")
+    written = _Written(_needed(out, "--out"), predict, save).free(start)
+    _learn_ratings(source, RateSettings(target, start, strategy, loss, epochs, model, read, seed), pairs, written)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Where learning writes: the report, what is predicted, and what was learned."""
+
+    out: Path
+    predict: Path | None
+    save: Path | None
+
+    def free(self, start: Path | None) -> _Written:
+        """Refuse before long work what could not be written after it."""
+        from isthmus.files import require_free
+        from isthmus.pipeline.frames import check_lists_path
+
+        require_free(self.out)
+        if self.predict is not None:
+            check_lists_path(self.predict)
+        if self.save is not None:
+            require_free(self.save)
+            if start is not None:
+                raise InputError(
+                    "what a pre-trained model says cannot be kept", where="--save", fix="learn without --from"
+                )
+        return self
+
+
+def _learn_classes(source: Path, settings: ClassifySettings, ask: int, written: _Written) -> None:
+    """Learn classes, and write what was asked for."""
+    from isthmus.evaluate.cards import data_card
+    from isthmus.pipeline.classifier import Classifier
+    from isthmus.pipeline.classify import classify
+    from isthmus.pipeline.frames import write_table
+    from isthmus.pipeline.labels import open_items
+    from isthmus.pipeline.task_reports import class_report
+
+    split = open_items(source)
+    fitted = classify(split, settings)
+    report = class_report(fitted, data_card(split.corpus), settings.labels)
+    report.save(written.out)
+    if written.save is not None:
+        Classifier.of(fitted, settings).save(written.save)
+    if written.predict is not None:
+        write_table(fitted.predict(split.corpus.items, ask=ask, seed=settings.labels.seed), written.predict)
+    _tell(report, written)
+
+
+def _learn_ratings(source: Path, settings: RateSettings, pairs: Path | None, written: _Written) -> None:
+    """Learn ratings, and write what was asked for."""
+    from isthmus.pipeline.frames import read_events, write_table
+    from isthmus.pipeline.rate import pairs_of_test, rate
     from isthmus.pipeline.rater import find_pairs
     from isthmus.pipeline.task_reports import rating_report
     from isthmus.split.temporal import Split
 
-    require_free(out)
-    if predict is not None:
-        check_lists_path(predict)
-    elif pairs is not None:
-        raise InputError("--pairs needs a place for the ratings", where="--pairs", fix="name one with --predict")
     asked = None if pairs is None else read_events(pairs).select("platform", "user", "item")
-    settings = RateSettings(target, start, strategy, loss, epochs, model, read, seed)
     fitted = rate(Split.open(source), settings)
-    report = rating_report(fitted, seed=seed)
-    report.save(out)
-    if save is not None:
-        fitted.rater.save(save)
-    if predict is not None:
-        write_table(find_pairs(fitted.rater, pairs_of_test(fitted) if asked is None else asked), predict)
-    _tell(report, out, predict, save)
+    report = rating_report(fitted, seed=settings.seed)
+    report.save(written.out)
+    if written.save is not None:
+        fitted.rater.save(written.save)
+    if written.predict is not None:
+        wanted = pairs_of_test(fitted) if asked is None else asked
+        write_table(find_pairs(fitted.rater, wanted), written.predict)
+    _tell(report, written)
 
 
 def _needed(value: Given | None, option: str) -> Given:
@@ -169,17 +203,6 @@ def _needed(value: Given | None, option: str) -> Given:
     if value is None:
         raise InputError(f"{option} is lacking", where=option, fix="it is needed unless MODEL is what --save kept")
     return value
-
-
-def _refuse_unkept(save: Path | None, start: Path | None) -> None:
-    """Refuse before long work what could not be kept after it."""
-    from isthmus.files import require_free
-
-    if save is None:
-        return
-    require_free(save)
-    if start is not None:
-        raise InputError("what a pre-trained model says cannot be kept", where="--save", fix="learn without --from")
 
 
 def _refuse_learning(given: Mapping[str, object]) -> None:
@@ -227,22 +250,22 @@ def _say_written(place: Path, rows: int, what: str) -> None:
     say(f"{rows:,} {what}: {place}")
 
 
-def _tell(report: TableReport, out: Path, predict: Path | None, save: Path | None) -> None:
+def _tell(report: TableReport, written: _Written) -> None:
     """Write the first table of a report, what it says, and where everything lies."""
     data = report.data
     if wants_json():
         told = {name: data[name] for name in ("errors", "tests", "weights")}
         places = {
-            "predictions": None if predict is None else str(predict),
-            "model": None if save is None else str(save),
+            "predictions": None if written.predict is None else str(written.predict),
+            "model": None if written.save is None else str(written.save),
         }
-        put_json({"report": str(out / "report.html"), **places, **told})
+        put_json({"report": str(written.out / "report.html"), **places, **told})
         return
     first = report.sheets[0]
     table(f"{report.title}: {first.title}", first.columns, first.rows)
     say(str(report.notes[0]))
-    say(f"report: {out / 'report.html'}")
-    if predict is not None:
-        say(f"predictions: {predict}")
-    if save is not None:
-        say(f"model: {save}")
+    say(f"report: {written.out / 'report.html'}")
+    if written.predict is not None:
+        say(f"predictions: {written.predict}")
+    if written.save is not None:
+        say(f"model: {written.save}")

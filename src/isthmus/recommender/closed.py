@@ -16,7 +16,7 @@ from isthmus.files import Json, json_text, sha256
 
 #: Kinds of files a model consists of: none of them can hold a program.
 KINDS: Final = (".json", ".parquet", ".safetensors")
-#: The name of the signature, where there is one; see :mod:`isthmus.service.signing`.
+#: The name of the signature, where there is one; see :mod:`isthmus.service.rollout.signing`.
 SIGNATURE: Final = "signature.json"
 _SEAL: Final = "sha256"
 _FIX: Final = "fit it again"

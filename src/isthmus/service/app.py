@@ -16,8 +16,8 @@ from isthmus import __version__
 from isthmus.errors import InputError, IsthmusError
 from isthmus.service.core import Service
 from isthmus.service.direct import Direct, Handler, endpoints
-from isthmus.service.gate import Caller, Gate
-from isthmus.service.operations import OPERATIONS, methods
+from isthmus.service.lock.gate import Caller, Gate
+from isthmus.service.lock.operations import OPERATIONS, methods
 from isthmus.service.problems import RequestError, problem
 from isthmus.service.routes import (
     consents,

@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 
 from isthmus.errors import InputError, NotFoundError
 from isthmus.recommender.consents import ANY
-from isthmus.service.answers import require_platforms, whence
-from isthmus.service.gate import Caller
-from isthmus.service.items import Account
-from isthmus.service.live import clock
+from isthmus.service.lists.answers import require_platforms, whence
+from isthmus.service.lists.items import Account
+from isthmus.service.lists.live import clock
+from isthmus.service.lock.gate import Caller
+from isthmus.service.log.records import EVENT, Entry, Record, content_id
 from isthmus.service.monitor import Monitor
-from isthmus.service.records import EVENT, Entry, Record, content_id
+from isthmus.service.rollout.trials import tried
 from isthmus.service.schemas import EventIn, EventsIn, ItemIn, ItemsIn
 from isthmus.service.tenant import Tenant
-from isthmus.service.trials import tried
 from isthmus.types import EVENTS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

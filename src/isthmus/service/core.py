@@ -11,18 +11,18 @@ from pathlib import Path
 from isthmus import __version__
 from isthmus.errors import InputError, NotFoundError
 from isthmus.log import logger
-from isthmus.service.eventlog import Place
-from isthmus.service.figures import Figures
-from isthmus.service.gate import Caller, Doors, Guard
-from isthmus.service.limits import Buckets, Quotas
-from isthmus.service.models import Models
+from isthmus.service.lock.gate import Caller, Doors, Guard
+from isthmus.service.lock.limits import Buckets, Quotas
+from isthmus.service.lock.shared_limits import SharedBuckets
+from isthmus.service.lock.vault import Vault
+from isthmus.service.log.base import Place
 from isthmus.service.monitor import Monitor
 from isthmus.service.problems import RequestError
+from isthmus.service.rollout.figures import Figures
+from isthmus.service.rollout.models import Models
+from isthmus.service.rollout.signing import Trust
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
-from isthmus.service.shared_limits import SharedBuckets
-from isthmus.service.signing import Trust
 from isthmus.service.tenant import Tenant
-from isthmus.service.vault import Vault
 from isthmus.service.watch.gauges import Gauges
 from isthmus.service.watch.patrol import Patrol
 from isthmus.service.watch.traces import Tracing

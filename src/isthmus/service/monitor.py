@@ -17,7 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from isthmus.service.trend import Trend
+from isthmus.service.looking.trend import Trend
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector

@@ -16,8 +16,8 @@ import uvicorn
 from isthmus.errors import InputError
 from isthmus.log import logger
 from isthmus.service.app import create_app
-from isthmus.service.connection import limited
 from isthmus.service.core import Places, Service
+from isthmus.service.lock.connection import limited
 from isthmus.service.monitor import JsonLines
 from isthmus.service.settings import ServiceSettings
 

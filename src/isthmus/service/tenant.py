@@ -15,19 +15,20 @@ from typing import Final
 from isthmus.errors import ArtefactError, IsthmusError, NotFoundError, StorageError, nearest
 from isthmus.log import logger
 from isthmus.recommender import Recommender
-from isthmus.service.arm import Arm, Canary, count_in
-from isthmus.service.eventlog import Place, open_log
-from isthmus.service.items import TEXTS, Account
-from isthmus.service.lists import Lister
-from isthmus.service.live import Live, Version, clock
-from isthmus.service.models import Models
-from isthmus.service.pointer import ROLES, Pointer, Role, Trial
+from isthmus.service.lists.items import TEXTS, Account
+from isthmus.service.lists.lister import Lister
+from isthmus.service.lists.live import Live, Version, clock
+from isthmus.service.log.base import Place
+from isthmus.service.log.opening import open_log
+from isthmus.service.log.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
+from isthmus.service.log.upkeep import Upkeep
 from isthmus.service.problems import BusyError, ConflictError
-from isthmus.service.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
-from isthmus.service.rollout import Rollout
+from isthmus.service.rollout.arm import Arm, Canary, count_in
+from isthmus.service.rollout.arms import Rollout
+from isthmus.service.rollout.models import Models
+from isthmus.service.rollout.pointer import ROLES, Pointer, Role, Trial
+from isthmus.service.rollout.shadow import Shadow
 from isthmus.service.settings import ServiceSettings
-from isthmus.service.shadow import Shadow
-from isthmus.service.upkeep import Upkeep
 from isthmus.service.watch.health import SICK, Writes
 from isthmus.service.watch.observer import Observer
 from isthmus.service.watch.reference import Reference

@@ -12,7 +12,7 @@ from starlette.convertors import Convertor
 from starlette.responses import Response
 
 from isthmus.service.core import Service
-from isthmus.service.gate import Caller
+from isthmus.service.lock.gate import Caller
 from isthmus.service.problems import MEDIA, TITLES, RequestError
 from isthmus.service.tenant import Tenant
 

@@ -10,15 +10,15 @@ from starlette.responses import Response
 
 from isthmus.errors import NotFoundError, nearest
 from isthmus.recommender.consents import ANY
-from isthmus.service.answers import require_platforms, whence
 from isthmus.service.changes import account_of, consented, linked
-from isthmus.service.consents import Said
 from isthmus.service.core import Service
-from isthmus.service.gate import Caller
-from isthmus.service.items import Account
-from isthmus.service.live import clock
+from isthmus.service.lists.answers import require_platforms, whence
+from isthmus.service.lists.items import Account
+from isthmus.service.lists.live import clock
+from isthmus.service.lock.consents import Said
+from isthmus.service.lock.gate import Caller
+from isthmus.service.log.records import pseudonym
 from isthmus.service.problems import RequestError
-from isthmus.service.records import pseudonym
 from isthmus.service.routes.base import NAMED, Bodies, answer, caller_of, read, says, takes
 from isthmus.service.schemas_consents import ConsentsIn, ConsentsOut
 from isthmus.service.tenant import Tenant

@@ -10,8 +10,8 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from isthmus.service.answers import whence
 from isthmus.service.core import Service
+from isthmus.service.lists.answers import whence
 from isthmus.service.routes.base import Bodies, answer, caller_of, says
 from isthmus.service.tenant import Tenant
 

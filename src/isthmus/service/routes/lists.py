@@ -7,8 +7,8 @@ from typing import Final
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from isthmus.service import answers
 from isthmus.service.core import Service
+from isthmus.service.lists import answers
 from isthmus.service.routes.base import Bodies, answer, caller_of, read, says, takes
 from isthmus.service.schemas import ExplainIn, ExplainOut, RecommendIn, RecommendOut, SimilarIn, SimilarOut
 

@@ -9,11 +9,20 @@ from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from isthmus.service import compare as comparing
-from isthmus.service import looking
 from isthmus.service.core import Service
-from isthmus.service.gate import token_of
-from isthmus.service.looks import AccessOut, AuditOut, CompareIn, CompareOut, FoundOut, ItemOut, OverviewOut, ReportOut
+from isthmus.service.lock.gate import token_of
+from isthmus.service.looking import compare as comparing
+from isthmus.service.looking import pages as looking
+from isthmus.service.looking.forms import (
+    AccessOut,
+    AuditOut,
+    CompareIn,
+    CompareOut,
+    FoundOut,
+    ItemOut,
+    OverviewOut,
+    ReportOut,
+)
 from isthmus.service.routes.base import Bodies, answer, caller_of, read, says, takes
 from isthmus.service.routes.items import ItemPath
 from isthmus.service.routes.models import ModelPath

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from isthmus.service import changes
 from isthmus.service.core import Service
-from isthmus.service.records import pseudonym
+from isthmus.service.log.records import pseudonym
 from isthmus.service.routes.base import NAMED, Bodies, answer, caller_of, says
 from isthmus.service.schemas import ErasedOut, PersonOut
 from isthmus.service.tenant import Tenant

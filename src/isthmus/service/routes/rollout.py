@@ -7,8 +7,8 @@ from typing import Annotated, Final
 from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
-from isthmus.service import trials
 from isthmus.service.core import Service
+from isthmus.service.rollout import trials
 from isthmus.service.routes.base import Bodies, answer, caller_of, read, says, takes
 from isthmus.service.routes.models import ModelPath
 from isthmus.service.schemas_models import CanaryIn, JudgedOut, ShadowIn, TrialOut

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from isthmus.files import write_json
 from isthmus.log import logger
-from isthmus.service.records import EVENT, Entry
+from isthmus.service.log.records import EVENT, Entry
 from isthmus.service.watch.drift import Feature
 from isthmus.service.watch.reference import Reference, joined
 from isthmus.service.watch.texts import length, script
 from isthmus.types import EVENT_WEIGHTS
 
 if TYPE_CHECKING:
-    from isthmus.service.items import Account
-    from isthmus.service.live import Live, Top
+    from isthmus.service.lists.items import Account
+    from isthmus.service.lists.live import Live, Top
 
 #: Events and lists of a window, at least.
 WINDOW: Final = 1000

@@ -10,7 +10,7 @@ from isthmus.errors import IsthmusError
 from isthmus.log import logger
 
 if TYPE_CHECKING:
-    from isthmus.service.vault import Vault
+    from isthmus.service.lock.vault import Vault
 
 #: Going through the chain may take one part in so many of the time.
 RARELY: Final = 50

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import InputError
-from isthmus.service.operations import find
+from isthmus.service.lock.operations import find
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

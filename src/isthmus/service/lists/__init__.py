@@ -1,0 +1,1 @@
+"""Who is known, what may be listed, and lists kept ready."""

@@ -1,0 +1,215 @@
+"""From requests about lists to JSON: recommend, similar, explain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import orjson
+
+from isthmus.errors import NotFoundError
+from isthmus.service.lists.items import Filters
+from isthmus.service.lists.lister import Listed, Lister
+from isthmus.service.lists.live import Live, Top, clock
+from isthmus.service.lists.scoring import Ask
+from isthmus.service.lock.gate import Caller
+from isthmus.service.monitor import Monitor
+from isthmus.service.problems import RequestError
+from isthmus.service.rollout.arms import made_by
+from isthmus.service.schemas import ExplainIn, RecommendIn, SimilarIn
+from isthmus.service.settings import ServiceSettings
+from isthmus.service.tenant import Tenant
+
+#: Digits of a score that are shown.
+DIGITS: Final = 4
+
+
+def require_platforms(caller: Caller, platforms: Sequence[str]) -> None:
+    """Refuse people of platforms that the key may not ask for."""
+    if caller.platforms:
+        for platform in platforms:
+            if platform not in caller.platforms:
+                raise RequestError(403, f"the key may not ask for people of '{platform}'")
+
+
+def whence(live: Live) -> dict[str, object]:
+    """Return what every answer says about where it comes from."""
+    return {"model": live.version.name, "model_version": live.version.digest, "data_version": live.seq}
+
+
+def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask]:
+    """Return every list that is asked for."""
+    if asked.target is not None:
+        live.scorer(asked.target)
+    domains = live.domains if asked.target is None else [asked.target]
+    filters = Filters()
+    if asked.filters is not None:
+        filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
+    left_out = frozenset((one.platform, one.item) for one in asked.exclude)
+    return [
+        Ask(
+            (account.platform, account.user),
+            domain,
+            asked.k,
+            asked.exclude_seen,
+            left_out,
+            filters,
+            settings.explore,
+            settings.explore_bonus,
+        )
+        for account in asked.persons
+        for domain in domains
+    ]
+
+
+async def _answered(tenant: Tenant, asked: RecommendIn) -> tuple[list[Ask], list[Listed]]:
+    """Return the lists; once more, if another model came in between and they are not all from one."""
+    while True:
+        live = tenant.live
+        asks = _asks(live, asked, tenant.settings)
+        try:
+            answered = await tenant.rollout.answered(asks, live, tenant.lister)
+        except NotFoundError:
+            if live is tenant.live:
+                raise
+            continue
+        if live is tenant.live or len({listed.top.live.version for listed in answered}) == 1:
+            return asks, answered
+
+
+async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor: Monitor) -> bytes:
+    """Return the lists of ``asked`` as JSON, those that have to be scored side by side."""
+    require_platforms(caller, [account.platform for account in asked.persons])
+    asks, answered = await _answered(tenant, asked)
+    head = _head(tenant.live, answered)
+    parts, degraded = [], False
+    for ask, listed in zip(asks, answered, strict=True):
+        monitor.lists(listed.layer)
+        if ask.explore:
+            listed.top.live.tries(ask.domain).count(listed.top.rows)
+        if listed.top.live.version == tenant.live.version:
+            tenant.lister.exposure.note(listed.top, tenant.live)
+            tenant.observer.listed(ask.account, listed.layer, listed.top)
+        degraded |= listed.layer != "model"
+        reasons = await _reasons(tenant, caller, ask, listed.top, asked.reasons) if asked.reasons else None
+        parts.append(_list(ask, listed, asked.scores, reasons, other=listed.top.live.version != head.version))
+    tenant.rollout.offer(asks, answered)
+    said = orjson.dumps({**whence(head), "degraded": degraded})
+    return b'%s,"lists":[%s]}' % (said[:-1], b",".join(parts))
+
+
+def _head(live: Live, answered: Sequence[Listed]) -> Live:
+    """Return the model an answer is from: the one that answers, unless another made all of its lists."""
+    models = {id(listed.top.live): listed.top.live for listed in answered}
+    return next(iter(models.values())) if len(models) == 1 else live
+
+
+def _list(
+    ask: Ask, listed: Listed, scores: bool, reasons: list[list[dict[str, object]]] | None, *, other: bool
+) -> bytes:
+    top = listed.top
+    who = {"platform": ask.account[0], "user": ask.account[1], "domain": ask.domain, "layer": listed.layer}
+    if other:
+        who |= {"model": top.live.version.name, "model_version": top.live.version.digest}
+    head = orjson.dumps(who)[:-1]
+    if not scores and reasons is None:
+        return b'%s,"items":[%s]}' % (head, top.json)
+    items = [top.live.shelf.json(row) for row in top.rows.tolist()]
+    if scores:
+        items = [b'%s,"score":%s}' % (said[:-1], _number(one)) for said, one in zip(items, top.scores, strict=True)]
+    if reasons is not None:
+        items = [b'%s,"reasons":%s}' % (said[:-1], orjson.dumps(why)) for said, why in zip(items, reasons, strict=True)]
+    return b'%s,"items":[%s]}' % (head, b",".join(items))
+
+
+def _number(score: float) -> bytes:
+    return orjson.dumps(round(float(score), DIGITS))
+
+
+async def _reasons(tenant: Tenant, caller: Caller, ask: Ask, top: Top, most: int) -> list[list[dict[str, object]]]:
+    """Return what speaks for each item of a list."""
+    live, lister = made_by(tenant.rollout, top.live, (tenant.live, tenant.lister))
+    if not top.rows.size or live.version != top.live.version:
+        return [[] for _ in range(top.rows.size)]
+    try:
+        history, scores = await lister.contributions(ask, top.rows.tolist())
+    except Exception:
+        if live is tenant.live:
+            raise
+        tenant.rollout.failed()
+        return [[] for _ in range(top.rows.size)]
+    gains = scores[0] - scores[1:]
+    return [evidence(live, caller, history.items.tolist(), gains[:, place], most) for place in range(top.rows.size)]
+
+
+def evidence(live: Live, caller: Caller, items: Sequence[int], gains: np.ndarray, most: int) -> list[dict[str, object]]:
+    """Return the items of a history that speak most for something; only of platforms the key may ask for."""
+    domains = live.shelf.table["domain"]
+    told: list[dict[str, object]] = []
+    for place in np.argsort(-np.abs(gains), kind="stable").tolist():
+        row = items[place]
+        name = {"platform": live.shelf.platforms[row], "item": live.shelf.ids[row]}
+        allowed = not caller.platforms or name["platform"] in caller.platforms
+        if len(told) == most:
+            break
+        if not allowed or any(one["item"] == name["item"] and one["platform"] == name["platform"] for one in told):
+            continue
+        gain = round(float(gains[place]), DIGITS)
+        told.append({**name, "title": live.shelf.title(row), "domain": domains[row], "contribution": gain})
+    return told
+
+
+async def similar(tenant: Tenant, asked: SimilarIn) -> bytes:
+    """Return what goes with an item, as JSON."""
+    live = tenant.live
+    live.row(asked.platform, asked.item)
+    if asked.target is not None:
+        live.scorer(asked.target)
+    wide = asked.k + len(live.shelf.removed)
+    found = await asyncio.to_thread(live.shown.similar, asked.platform, asked.item, k=wide)
+    lists = []
+    for domain in live.domains if asked.target is None else [asked.target]:
+        rows = [live.shelf.names[name] for name in found.filter(domain=domain).select("platform", "item").rows()]
+        allowed = live.shelf.listable(np.array(rows, np.int32), clock())
+        kept = [row for place, row in enumerate(rows) if allowed is None or allowed[place]][: asked.k]
+        head = orjson.dumps({"domain": domain})
+        lists.append(b'%s,"items":[%s]}' % (head[:-1], b",".join(live.shelf.json(row) for row in kept)))
+    return b'%s,"lists":[%s]}' % (orjson.dumps(whence(live))[:-1], b",".join(lists))
+
+
+async def explain(tenant: Tenant, caller: Caller, asked: ExplainIn) -> bytes:
+    """Return why an item is, or would be, listed, as JSON."""
+    require_platforms(caller, [asked.platform])
+    account, item = (asked.platform, asked.user), (asked.item.platform, asked.item.item)
+    live, lister = tenant.rollout.of(account, item, tenant.live, tenant.lister)
+    try:
+        return await _explained(live, lister, caller, asked)
+    except Exception:
+        if live is tenant.live:
+            raise
+        tenant.rollout.failed()
+        return await _explained(tenant.live, tenant.lister, caller, asked)
+
+
+async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainIn) -> bytes:
+    row = live.row(asked.item.platform, asked.item.item)
+    domain = live.shelf.table["domain"][row]
+    if domain not in live.scorers:
+        raise NotFoundError(f"the model lists nothing of domain '{domain}'", fix=f"domains: {', '.join(live.domains)}")
+    ask = Ask((asked.platform, asked.user), domain)
+    history, scores = await lister.contributions(ask, [row])
+    nobody = float(
+        live.scorer(domain).score(live.state.batch([None]))[0, np.searchsorted(live.scorer(domain).items, row)]
+    )
+    told = evidence(live, caller, history.items.tolist(), scores[0, 0] - scores[1:, 0], asked.most)
+    said = {
+        **whence(live),
+        "item": orjson.Fragment(live.shelf.json(row)),
+        "domain": domain,
+        "score": round(float(scores[0, 0]), DIGITS),
+        "score_without_history": round(nobody, DIGITS),
+        "evidence": told,
+    }
+    return orjson.dumps(said)

@@ -1,0 +1,319 @@
+"""Lists for persons: kept ready, scored many at a time, and from a cheaper layer rather than late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
+
+import numpy as np
+
+from isthmus.data.sequences import Histories
+from isthmus.errors import NotFoundError
+from isthmus.log import logger
+from isthmus.service.lists.exposure import Exposure
+from isthmus.service.lists.live import Live, Top, clock
+from isthmus.service.lists.scoring import WIDE, Ask, one, room, wide, without_each
+from isthmus.service.settings import ServiceSettings
+from isthmus.service.watch.traces import step
+from isthmus.types import Floats
+
+Done = TypeVar("Done")
+Layer = Literal["model", "cached", "popular"]
+#: Persons whose lists are made ready together in idle time, at most.
+IDLE: Final = 16
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A list, and the layer it comes from."""
+
+    top: Top
+    layer: Layer
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A list kept ready, and what it depends on."""
+
+    live: Live
+    edition: int
+    stamp: int
+    until: int
+    top: Top
+    cuts: dict[int, Top] = field(default_factory=dict)
+
+    def cut(self, ask: Ask) -> Top:
+        """Return the part that is asked for; of each length it is made once."""
+        if ask.left_out:
+            return ask.cut(self.top)
+        found = self.cuts.get(ask.k)
+        if found is None:
+            found = self.cuts[ask.k] = ask.cut(self.top)
+        return found
+
+
+@dataclass
+class _Job:
+    ask: Ask
+    done: asyncio.Future[Top]
+
+    def answer(self, top: Top) -> None:
+        """Give the list to whoever still waits for it."""
+        if not self.done.done():
+            self.done.set_result(top)
+
+
+class Lister:
+    """Answers :class:`Ask`; belongs to one event loop.
+
+    Parameters
+    ----------
+    live : callable
+        Returns the model that answers now.
+    settings : ServiceSettings
+        Deadline and sizes.
+    """
+
+    def __init__(self, live: Callable[[], Live], settings: ServiceSettings) -> None:
+        self._live, self._settings = live, settings
+        self.exposure = Exposure()
+        #: Whether the lists of a person are worth being made ready.
+        self.wants: Callable[[int], bool] = lambda _: True
+        self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()
+        self._jobs: deque[_Job] = deque()
+        self._cold: OrderedDict[int, None] = OrderedDict()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="scorer")
+        self._task: asyncio.Task[None] | None = None
+        self._work = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Lists that wait to be scored."""
+        return len(self._jobs)
+
+    @property
+    def kept(self) -> int:
+        """Lists kept ready."""
+        return len(self._kept)
+
+    @property
+    def cold(self) -> int:
+        """Persons whose lists will be made ready."""
+        return len(self._cold)
+
+    @property
+    def started(self) -> bool:
+        """Whether it has begun to score."""
+        return self._task is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it will score what is asked of it."""
+        return self._task is None or not self._task.done()
+
+    def start(self) -> None:
+        """Begin to score; lists of all persons known are made ready in idle time."""
+        self.warm(self._live().state.linked)
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def stop(self, *, wait: bool = True) -> None:
+        """End scoring; ``wait``: for what is being scored, too."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._pool.shutdown(wait=wait, cancel_futures=True)
+
+    def replaced(self) -> None:
+        """Begin anew after another model or more items came: no list that is kept holds any more."""
+        self._cold.clear()
+        self._kept.clear()
+        self.warm(self._live().state.linked)
+
+    def warm(self, persons: Iterable[int], *, soon: bool = False) -> None:
+        """Make the lists of ``persons`` ready in idle time; ``soon``: before those of others."""
+        if not self._settings.warm:
+            return
+        room = self._settings.cache // max(len(self._live().domains), 1)
+        for person in persons:
+            if len(self._cold) >= room and not soon:
+                break
+            self._cold[person] = None
+            if soon:
+                self._cold.move_to_end(person, last=False)
+        self._work.set()
+
+    def ready(self, ask: Ask) -> Top | None:
+        """Return the list if it is kept ready and nothing happened since."""
+        if not ask.plain:
+            return None
+        live = self._live()
+        person = ask.person(live)
+        kept = self._kept.get((person, ask.domain))
+        return kept.cut(ask) if kept is not None and self._holds(kept, live, person) else None
+
+    def _holds(self, kept: Kept, live: Live, person: int | None) -> bool:
+        """Return whether a list is what scoring would give now."""
+        same = kept.live is live and kept.edition == live.edition and kept.stamp == _stamp(live, person)
+        return same and kept.until > clock()
+
+    async def answer(self, ask: Ask) -> Listed:
+        """Return the list: from the model if it is there within the deadline, else from a cheaper layer."""
+        top = self.ready(ask)
+        if top is not None:
+            return Listed(top, "model")
+        if len(self._jobs) >= self._settings.waiting:
+            return self._cheaper(ask)
+        done: asyncio.Future[Top] = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(ask, done))
+        self._work.set()
+        try:
+            with step("score", {"isthmus.k": ask.k}):
+                async with asyncio.timeout(self._settings.deadline):
+                    return Listed(await done, "model")
+        except TimeoutError:
+            return self._cheaper(ask)
+
+    async def contributions(self, ask: Ask, rows: Sequence[int]) -> tuple[Histories, Floats]:
+        """Return a person's history and what leaving each event out takes from the scores of ``rows``.
+
+        Returns
+        -------
+        Histories
+            The history of one person.
+        float32 array (H + 1, R)
+            Scores with the whole history, then without each of its events.
+        """
+        live = self._live()
+        history = live.heard(ask.domain, live.ask([ask.person(live)])).last(WIDE)
+        asked = asyncio.get_running_loop().run_in_executor(self._pool, without_each, live, ask.domain, history, rows)
+        with step("score without each", {"isthmus.events": int(history.items.size)}):
+            return history, await asked
+
+    async def aside(self, work: Callable[[], Done]) -> Done:
+        """Return what ``work`` returns, done between two lists: what it uses is used by nobody meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _cheaper(self, ask: Ask) -> Listed:
+        """Return an older list of the person, else the popular items; what is seen by now is left out."""
+        live = self._live()
+        person = ask.person(live)
+        live.scorer(ask.domain)
+        kept = self._kept.get((person, ask.domain))
+        old = kept is not None and kept.live.shown is live.shown
+        top = kept.top if kept is not None and old else live.popular(ask.domain)
+        allowed = live.shelf.listable(top.rows, clock())
+        keep = np.ones(top.rows.size, dtype=bool) if allowed is None else allowed
+        if ask.filters:
+            keep &= live.shelf.filtered(ask.filters)[top.rows]
+        if ask.exclude_seen:
+            keep &= ~np.isin(top.rows, live.state.batch([person]).items)
+        return Listed(ask.cut(top.keep(keep)), "cached" if old else "popular")
+
+    async def _serve(self) -> None:
+        """Score what waits, a block at a time; in idle time make lists ready."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._jobs and not self._cold:
+                self._work.clear()
+                await self._work.wait()
+            try:
+                if self._jobs:
+                    await self._score(loop)
+                else:
+                    await self._warm_some(loop)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                logger.exception("scoring")
+
+    async def _score(self, loop: asyncio.AbstractEventLoop) -> None:
+        jobs = self._take()
+        if not jobs:
+            return
+        plain = [job for job in jobs if job.ask.plain]
+        live = self._live()
+        persons = [job.ask.person(live) for job in plain]
+        try:
+            if plain:
+                tops = await self._wide(loop, jobs[0].ask.domain, persons)
+                for job, top in zip(plain, tops, strict=True):
+                    job.answer(job.ask.cut(top))
+            for job in jobs:
+                if not job.ask.plain and not job.done.done():
+                    live = self._live()
+                    asked = live.ask([job.ask.person(live)])
+                    job.answer(await loop.run_in_executor(self._pool, one, live, job.ask, asked))
+        except Exception as error:
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_exception(error)
+
+    def _take(self) -> Sequence[_Job]:
+        """Return the next jobs of one domain, as many as fit into a block; forget those nobody waits for."""
+        self._jobs = deque(job for job in self._jobs if not job.done.done())
+        if not self._jobs:
+            return []
+        domain = self._jobs[0].ask.domain
+        try:
+            size = room(self._live(), domain)
+        except NotFoundError as error:  # the model that came in between does not know it
+            for job in self._jobs:
+                if job.ask.domain == domain:
+                    job.done.set_exception(error)
+            return []
+        mine = [job for job in self._jobs if job.ask.domain == domain][:size]
+        taken = set(map(id, mine))
+        self._jobs = deque(job for job in self._jobs if id(job) not in taken)
+        return mine
+
+    async def _warm_some(self, loop: asyncio.AbstractEventLoop) -> None:
+        await asyncio.sleep(0)
+        live = self._live()
+        size = min(IDLE, len(self._cold), *(room(live, domain) for domain in live.domains))
+        some = [self._cold.popitem(last=False)[0] for _ in range(size)]
+        some = [person for person in some if person in live.state.linked and self.wants(person)]
+        for domain in live.domains:
+            lacking = [person for person in some if not self._has(live, person, domain)]
+            if lacking and self._live() is live:
+                await self._wide(loop, domain, lacking)
+
+    def _has(self, live: Live, person: int, domain: str) -> bool:
+        kept = self._kept.get((person, domain))
+        return kept is not None and self._holds(kept, live, person)
+
+    async def _wide(self, loop: asyncio.AbstractEventLoop, domain: str, persons: Sequence[int | None]) -> Sequence[Top]:
+        """Return the lists of some persons, and keep them."""
+        live = self._live()
+        stamps = [_stamp(live, person) for person in persons]
+        edition, until = live.edition, live.shelf.changes(clock())
+        consents = [_said(live, person) for person in persons]
+        rules = self._settings
+        how = Ask(("", ""), domain, explore=rules.explore, bonus=rules.explore_bonus).exploration(WIDE)
+        tops = await loop.run_in_executor(self._pool, wide, live, domain, live.ask(persons), how)
+        for person, stamp, said, top in zip(persons, stamps, consents, tops, strict=True):
+            if said is not _said(live, person):
+                continue  # not even as an older list: it may hold what was forbidden since
+            self._kept[person, domain] = Kept(live, edition, stamp, until, top)
+            self._kept.move_to_end((person, domain))
+        while len(self._kept) > self._settings.cache:
+            self._kept.popitem(last=False)
+        return tops
+
+    def forget(self, persons: Iterable[int]) -> None:
+        """Drop what is kept of some persons."""
+        for person in persons:
+            self._cold.pop(person, None)
+            for domain in self._live().domains:
+                self._kept.pop((person, domain), None)
+
+
+def _said(live: Live, person: int | None) -> object:
+    return None if person is None else live.state.consents.of(person)
+
+
+def _stamp(live: Live, person: int | None) -> int:
+    return 0 if person is None else live.state.stamp(person)

@@ -1,0 +1,319 @@
+"""One version of a model at work: its scorers, its items, and the state of the people; replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from isthmus.data.sequences import Histories
+from isthmus.errors import ArtefactError, NotFoundError, nearest
+from isthmus.evaluate.ranks import top_k
+from isthmus.model.base import Places
+from isthmus.model.fresh import Exploration
+from isthmus.recommender import Recommender
+from isthmus.recommender.consents import allowed_for
+from isthmus.recommender.serving import Scorer
+from isthmus.service.lists.items import Account, Shelf, items_frame
+from isthmus.service.lists.state import State
+from isthmus.service.lists.tries import Tries
+from isthmus.service.lock.consents import Consents, Uses
+from isthmus.service.log.records import ITEM, REMOVE, Entry, Record
+from isthmus.types import Bools, Floats, Indices, Ints
+
+#: Items of the list of somebody unknown that are kept at hand.
+POPULAR = 1000
+
+
+@dataclass(frozen=True)
+class Top:
+    """The best items of a domain for one person.
+
+    Parameters
+    ----------
+    rows : int32 array (L,)
+        Items, best first.
+    scores : float32 array (L,)
+        What the blend says.
+    live : Live
+        The model, whose items the rows count.
+    """
+
+    rows: Indices
+    scores: Floats
+    live: Live
+
+    @cached_property
+    def json(self) -> bytes:
+        """The items as JSON, commas between them."""
+        return b",".join([self.live.shelf.json(row) for row in self.rows.tolist()])
+
+    def keep(self, places: Bools | slice) -> Top:
+        """Return the list with some places only."""
+        return Top(self.rows[places], self.scores[places], self.live)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Persons for whom lists are made.
+
+    Parameters
+    ----------
+    persons : int64 array (B,)
+        Their numbers; -1 for somebody never seen.
+    histories : Histories
+        What they did.
+    """
+
+    persons: Ints
+    histories: Histories
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which model answers.
+
+    Parameters
+    ----------
+    name : str
+        Folder of the model.
+    digest : str
+        Beginning of the SHA-256 of its manifest, which names the checksum of every file.
+    """
+
+    name: str
+    digest: str
+
+
+class Live:
+    """A model, with what the log says about items and people.
+
+    Parameters
+    ----------
+    base : Recommender
+        The model as it was opened.
+    version : Version
+        Its name.
+    shown : Recommender
+        The model with the items that came since.
+    shelf : Shelf
+        The items.
+    state : State
+        The people.
+    added : dict of (str, str) to str
+        Items that came since, as JSON.
+    """
+
+    def __init__(
+        self,
+        base: Recommender,
+        version: Version,
+        shown: Recommender,
+        shelf: Shelf,
+        state: State,
+        added: dict[Account, str],
+    ) -> None:
+        self.base, self.version, self.shown = base, version, shown
+        self.shelf, self.state, self.added = shelf, state, added
+        self.scorers = {domain: Scorer(target) for domain, target in shown.targets.items()}
+        places = shown.features.places or Places.of(shown.items)
+        self._platform: Ints = places.platform.astype(np.int64)
+        self.uses = Uses(base.content.people, places.platforms, state.consents)
+        self.seq = 0
+        self.edition = 0
+        self._popular: dict[str, tuple[Indices, Floats]] = {}
+        self._tries: dict[str, Tries] = {}
+
+    @classmethod
+    def build(
+        cls,
+        base: Recommender,
+        version: Version,
+        records: Iterable[Sequence[Record]],
+        secret: bytes,
+        *,
+        consent_required: bool,
+    ) -> Live:
+        """Return the model at the end of ``records``: the log replayed from its beginning.
+
+        ``consent_required`` is the rule of :class:`~isthmus.service.lock.consents.Consents`.
+
+        Raises
+        ------
+        ArtefactError
+            The model gives no finite scores.
+        """
+        names = Shelf(base.items, set())
+        state = State(base.content.people, dict(names.names), list(names.platforms), secret)
+        state.consents = Consents(required=consent_required)
+        added: dict[Account, str] = {}
+        removed: set[Account] = set()
+        seq = 0
+        for some in records:
+            for record in some:
+                note(record.entry, added, removed)
+                state.apply(record.entry)
+                seq = record.seq
+        made = cls._with(base, version, state, {k: v for k, v in added.items() if k not in names.names}, removed)
+        made.seq = seq
+        made.check()
+        return made
+
+    @classmethod
+    def _with(
+        cls, base: Recommender, version: Version, state: State, added: dict[Account, str], removed: set[Account]
+    ) -> Live:
+        known = set(base.items["domain"].unique().to_list())
+        fitting = [(name, body) for name, body in added.items() if domain_of(body) in known]
+        shown = base.add_items(items_frame(fitting)) if fitting else base
+        shelf = Shelf(shown.items, removed)
+        state.names, state.platforms = shelf.names, shelf.platforms
+        state.came([name for name, _ in fitting])
+        return cls(base, version, shown, shelf, state, added)
+
+    def extended(self, items: dict[Account, str]) -> Live:
+        """Return the model with more items; the state is shared, and counts them in after :meth:`adopt`."""
+        shown = self.shown.add_items(items_frame(list(items.items())))
+        shelf = Shelf(shown.items, self.shelf.removed, before=self.shelf)
+        return Live(self.base, self.version, shown, shelf, self.state, {**self.added, **items})
+
+    def adopt(self, before: Live) -> list[int]:
+        """Make the shared state count in the items of this one; return the persons whose history grew."""
+        new = [name for name in self.added if name not in before.shelf.names]
+        self.state.names, self.state.platforms = self.shelf.names, self.shelf.platforms
+        self.seq = before.seq
+        for domain, tries in before._tries.items():
+            self.tries(domain).carry(tries)
+        for name in self.added:
+            self.shelf.show(name, shown=name not in before.shelf.removed)
+        return self.state.came(new)
+
+    def show(self, name: Account, *, shown: bool) -> None:
+        """Put an item on the lists, or take it off."""
+        self.shelf.show(name, shown=shown)
+        self.edition += 1
+
+    @property
+    def domains(self) -> list[str]:
+        """Domains lists can be asked for."""
+        return sorted(self.scorers)
+
+    def scorer(self, domain: str) -> Scorer:
+        """Return the scorer of a domain."""
+        found = self.scorers.get(domain)
+        if found is None:
+            known = self.domains
+            fix = f"domains: {', '.join(known)}"
+            raise NotFoundError(f"the model has no target domain '{domain}'{nearest(domain, known)}", fix=fix)
+        return found
+
+    def row(self, platform: str, item: str) -> int:
+        """Return the row of an item."""
+        found = self.shelf.names.get((platform, item))
+        if found is None:
+            raise NotFoundError(f"no item '{platform}:{item}'", where="items", fix="PUT it to /v1/items first")
+        return found
+
+    def ask(self, persons: Sequence[int | None]) -> Asked:
+        """Return persons and what they did; None is somebody never seen."""
+        numbers = np.array([-1 if person is None else person for person in persons], np.int64)
+        return Asked(numbers, self.state.batch(persons))
+
+    def heard(self, domain: str, asked: Asked) -> Histories:
+        """Return the events that may be used for lists of ``domain``, as :class:`Uses` says.
+
+        A list that spans platforms uses only what is allowed for all of them.
+        """
+        denied = self.uses.denied(asked.persons)
+        if denied is None:
+            return asked.histories
+        codes = np.unique(self._platform[self.scorer(domain).items])
+        return asked.histories.keep(allowed_for(asked.histories, denied, self._platform, codes))
+
+    def tries(self, domain: str) -> Tries:
+        """Return the new items of a domain."""
+        if domain not in self._tries:
+            self._tries[domain] = Tries(self.scorer(domain).target)
+        return self._tries[domain]
+
+    def rank(
+        self,
+        domain: str,
+        asked: Asked,
+        k: int,
+        *,
+        mask: Bools | None,
+        exclude_seen: bool = True,
+        explore: Exploration | None = None,
+    ) -> list[Top]:
+        """Return the best ``k`` items of ``domain`` for each person; ``mask`` (T,) says which may be listed."""
+        met = asked.histories if exclude_seen else None
+        scores = scored(self, domain, self.heard(domain, asked), met, mask)
+        return listed(self, domain, scores if explore is None else self.tries(domain).lifted(scores, explore), k)
+
+    def popular(self, domain: str) -> Top:
+        """Return the list of somebody unknown, whether its items may be listed now or not; made once.
+
+        Only arrays are kept: a list knows its model, and a circle would keep an old model in memory.
+        """
+        if domain not in self._popular:
+            top = self.rank(domain, self.ask([None]), POPULAR, mask=None)[0]
+            self._popular[domain] = top.rows, top.scores
+        return Top(*self._popular[domain], self)
+
+    def check(self) -> None:
+        """Refuse a model that cannot rank."""
+        for domain in self.domains:
+            top = self.popular(domain)
+            some = Histories.of([top.rows[:3].tolist()])
+            finite = np.isfinite(top.scores).all() and not np.isnan(self.scorers[domain].score(some)).any()
+            if not finite or not top.rows.size:
+                raise ArtefactError(f"ranks nothing in '{domain}'", where=self.version.name, fix="fit it again")
+
+
+def ranked(live: Live, domain: str, heard: Histories, met: Histories | None, k: int, mask: Bools | None) -> list[Top]:
+    """Return the best ``k`` items of ``domain`` for the histories ``heard``, without what was ``met``."""
+    return listed(live, domain, scored(live, domain, heard, met, mask), k)
+
+
+def scored(live: Live, domain: str, heard: Histories, met: Histories | None, mask: Bools | None) -> Floats:
+    """Return the scores (B, T) for the histories ``heard``; minus infinity for what was ``met`` or is masked."""
+    scorer = live.scorer(domain)
+    scores = scorer.score(heard)
+    if met is not None:
+        scorer.seen(met, scores)
+    if mask is not None:
+        scores[:, ~mask] = -np.inf
+    return scores
+
+
+def listed(live: Live, domain: str, scores: Floats, k: int) -> list[Top]:
+    """Return the best ``k`` items of each row of ``scores`` (B, T)."""
+    items = live.scorer(domain).items
+    best = top_k(scores, min(k, items.size))
+    kept = [row[row >= 0] for row in best]
+    return [Top(items[columns], scores[n, columns], live) for n, columns in enumerate(kept)]
+
+
+def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:
+    """Keep account of the items that came and went."""
+    name = (entry.platform, entry.item)
+    if entry.kind == ITEM:
+        added[name] = entry.body
+        removed.discard(name)
+    elif entry.kind == REMOVE:
+        removed.add(name)
+
+
+def domain_of(body: str) -> str:
+    """Return the domain of an item written as JSON."""
+    return str(json.loads(body)["domain"])
+
+
+def clock() -> int:
+    """Return the time in microseconds since 1970."""
+    return time.time_ns() // 1000

@@ -1,0 +1,130 @@
+"""One list at a time and many together: what is asked for, and the work of a scorer's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from isthmus.data.sequences import Histories
+from isthmus.model.fresh import Exploration
+from isthmus.service.lists.items import Account, Filters
+from isthmus.service.lists.live import Asked, Live, Top, clock
+from isthmus.types import Bools, Floats
+
+#: Length of the lists that are kept ready.
+WIDE: Final = 100
+#: Scores of one block, at most: persons times items.
+BLOCK: Final = 4_000_000
+#: Persons scored together, at most.
+TOGETHER: Final = 64
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One list.
+
+    Parameters
+    ----------
+    account : (str, str)
+        Whose: platform and user.
+    domain : str
+        What of.
+    k : int
+        Length.
+    exclude_seen : bool
+        Whether items of the history are left out.
+    left_out : frozenset of (str, str)
+        Other items left out: platform and item.
+    filters : Filters
+        Which items may be listed.
+    explore : float, optional
+        Share of the places that new items get at most.
+    bonus : float
+        That they get besides.
+    """
+
+    account: Account
+    domain: str
+    k: int = 10
+    exclude_seen: bool = True
+    left_out: frozenset[Account] = frozenset()
+    filters: Filters = field(default_factory=Filters)
+    explore: float | None = None
+    bonus: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether a list that is kept ready can answer."""
+        return self.exclude_seen and not self.filters and self.k + len(self.left_out) <= WIDE
+
+    def cut(self, top: Top) -> Top:
+        """Return the part of ``top`` that is asked for."""
+        if self.left_out:
+            top = top.keep(~np.isin(top.rows, self.rows(top.live)))
+        if self.explore is not None:
+            cap = Exploration.of_share(self.explore, self.k).cap or 0
+            top = top.keep(top.live.tries(self.domain).under(top.rows, cap))
+        return top.keep(slice(self.k))
+
+    def exploration(self, k: int) -> Exploration | None:
+        """Return how a list of ``k`` items tries out new ones."""
+        return None if self.explore is None else Exploration.of_share(self.explore, k, bonus=self.bonus)
+
+    def person(self, live: Live) -> int | None:
+        """Return the person; None for somebody never seen."""
+        return live.state.person(*self.account)
+
+    def rows(self, live: Live) -> list[int]:
+        """Return the rows of the items left out."""
+        names = live.shelf.names
+        return [names[name] for name in self.left_out if name in names]
+
+
+def room(live: Live, domain: str) -> int:
+    """Return how many persons make a block."""
+    return int(np.clip(BLOCK // max(live.scorer(domain).items.size, 1), 1, TOGETHER))
+
+
+def wide(live: Live, domain: str, asked: Asked, explore: Exploration | None = None) -> list[Top]:
+    """Return the lists that are kept ready, of several persons."""
+    mask = live.shelf.listable(live.scorer(domain).items, clock())
+    return live.rank(domain, asked, WIDE, mask=mask, explore=explore)
+
+
+def one(live: Live, ask: Ask, asked: Asked) -> Top:
+    """Return a list that is filtered or long."""
+    columns = live.scorer(ask.domain).items
+    mask: Bools | None = live.shelf.listable(columns, clock())
+    if ask.filters or ask.left_out:
+        allowed = np.ones(columns.size, dtype=bool) if mask is None else mask.copy()
+        if ask.filters:
+            allowed &= live.shelf.filtered(ask.filters)[columns]
+        if ask.left_out:
+            allowed &= ~np.isin(columns, ask.rows(live))
+        mask = allowed
+    how = ask.exploration(ask.k)
+    return live.rank(ask.domain, asked, ask.k, mask=mask, exclude_seen=ask.exclude_seen, explore=how)[0]
+
+
+def without_each(live: Live, domain: str, history: Histories, rows: Sequence[int]) -> Floats:
+    """Return the scores of ``rows`` with the whole history, and without each of its items, (H + 1, R)."""
+    scorer = live.scorer(domain)
+    columns = np.searchsorted(scorer.items, np.asarray(rows, np.int32))
+    parts = [history] + [history.keep(history.items != item) for item in history.items]
+    step = room(live, domain)
+    blocks = []
+    for start in range(0, len(parts), step):
+        some = parts[start : start + step]
+        lengths = np.array([part.items.size for part in some])
+        together = Histories(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([part.items for part in some]),
+            np.concatenate([part.weights for part in some]),
+            np.concatenate([part.ts for part in some]),
+            np.concatenate([part.events for part in some]),
+        )
+        blocks.append(scorer.score(together)[:, columns])
+    return np.concatenate(blocks)

@@ -1,0 +1,247 @@
+"""Who is known and what they did: the model's people, and what the log says since.
+
+A projection of the log: the same records give the same state, in whatever order events of one time arrive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from isthmus.data.sequences import Histories
+from isthmus.recommender.people import People
+from isthmus.service.lock.consents import Consents, Said
+from isthmus.service.log.records import CONSENT, ERASE, EVENT, Entry, tombstone
+from isthmus.types import EVENT_WEIGHTS, EVENTS, Codes, Floats, Indices, Ints
+
+Account = tuple[str, str]
+_CODES: Final = {name: code for code, name in enumerate(EVENTS)}
+
+
+class Deed(NamedTuple):
+    """An event of a person since the model was made; sorts by time, then by id."""
+
+    ts: int
+    id: str
+    item: int
+    weight: float
+    event: int
+
+
+class Waiting(NamedTuple):
+    """An event on an item that is not known yet."""
+
+    person: int
+    deed: Deed
+
+
+class State:
+    """Accounts and histories.
+
+    Parameters
+    ----------
+    people : People
+        What the model knows of people.
+    names : dict of (str, str) to int
+        Row of each item (platform, item); grows when items come.
+    platforms : list of str
+        Platform of each item row; grows too.
+    secret : bytes
+        Key of the log's tombstones.
+    """
+
+    def __init__(self, people: People, names: dict[Account, int], platforms: list[str], secret: bytes) -> None:
+        self.names, self.platforms, self._secret = names, platforms, secret
+        columns = [people.accounts[name].to_list() for name in ("platform", "user", "person")]
+        self.accounts: dict[Account, int] = dict(zip(zip(*columns[:2], strict=True), columns[2], strict=True))
+        self._old = 1 + max(columns[2], default=-1)
+        self._next = self._old
+        self.linked: dict[int, list[Account]] = defaultdict(list)
+        for account, number in self.accounts.items():
+            self.linked[number].append(account)
+        frame = people.events
+        self._indptr: Ints = np.searchsorted(frame["person"].to_numpy(), np.arange(self._old + 1)).astype(np.int64)
+        self._items: Indices = frame["item"].to_numpy().astype(np.int32)
+        self._weights: Floats = frame["weight"].to_numpy().astype(np.float32)
+        self._ts: Ints = frame["ts"].to_physical().to_numpy().astype(np.int64)
+        self._events: Codes = frame["event"].to_numpy().astype(np.int8)
+        self._fresh: dict[int, list[Deed]] = {}
+        self._hidden: dict[int, set[str]] = {}
+        self._waiting: dict[Account, list[Waiting]] = defaultdict(list)
+        self._stamps: dict[int, int] = {}
+        self._stones: dict[str, Account] | None = None
+        self.consents = Consents()
+
+    def person(self, platform: str, user: str) -> int | None:
+        """Return the person of an account, None for somebody never seen."""
+        return self.accounts.get((platform, user))
+
+    def stamp(self, person: int) -> int:
+        """Return a number that changes whenever the person's history does."""
+        return self._stamps.get(person, 0)
+
+    @property
+    def persons(self) -> int:
+        """Persons with an account."""
+        return len(self.linked)
+
+    @property
+    def waiting(self) -> int:
+        """Events on items that are not known yet."""
+        return sum(map(len, self._waiting.values()))
+
+    def apply(self, entry: Entry) -> int | None:
+        """Take in an event, a consent or an erasure; return the person concerned, None where nothing changes."""
+        if entry.kind == EVENT:
+            return self._event(entry)
+        if entry.kind == CONSENT:
+            person = self._known((entry.platform, entry.user))
+            self.consents.say(person, Said.of(entry))
+            self._stamps[person] = self._stamps.get(person, 0) + 1
+            return person
+        if entry.kind == ERASE:
+            self.forget(self._erased(json.loads(entry.body)))
+        return None
+
+    def _known(self, account: Account) -> int:
+        """Return the person of an account, who is new if it is."""
+        person = self.accounts.get(account)
+        if person is None:
+            person = self.accounts[account] = self._next
+            self.linked[person].append(account)
+            self._next += 1
+        return person
+
+    def _event(self, entry: Entry) -> int | None:
+        person = self._known((entry.platform, entry.user))
+        weight = EVENT_WEIGHTS[entry.event]
+        if not weight:
+            return person
+        row = self.names.get((entry.platform, entry.item))
+        deed = Deed(entry.ts, entry.id, -1 if row is None else row, weight, _CODES[entry.event])
+        if row is None:
+            self._waiting[entry.platform, entry.item].append(Waiting(person, deed))
+        else:
+            self._add(person, deed)
+        return person
+
+    def _add(self, person: int, deed: Deed) -> None:
+        if person < self._old:
+            span = slice(self._indptr[person], self._indptr[person + 1])
+            same = (self._ts[span] == deed.ts) & (self._items[span] == deed.item) & (self._events[span] == deed.event)
+            if same.any() and not self._hidden.get(person):
+                return  # the model was made from this event
+        insort(self._fresh.setdefault(person, []), deed)
+        self._stamps[person] = self._stamps.get(person, 0) + 1
+
+    def came(self, items: Iterable[Account]) -> list[int]:
+        """Let the events count that waited for ``items``, now in :attr:`names`; return the persons concerned."""
+        persons = []
+        for item in items:
+            for waiting in self._waiting.pop(item, []):
+                self._add(waiting.person, waiting.deed._replace(item=self.names[item]))
+                persons.append(waiting.person)
+        return persons
+
+    def forget(self, accounts: Iterable[Account]) -> None:
+        """Drop accounts and what they did; of a person, those of one platform go together."""
+        for account in accounts:
+            person = self.accounts.pop(account, None)
+            if person is None:
+                continue
+            self.linked[person].remove(account)
+            if not self.linked[person]:
+                del self.linked[person]
+            self.consents.forget(person, account)
+            self._hidden.setdefault(person, set()).add(account[0])
+            kept = [deed for deed in self._fresh.get(person, []) if self.platforms[deed.item] != account[0]]
+            self._fresh[person] = kept
+            self._stamps[person] = self._stamps.get(person, 0) + 1
+            for item in [item for item in self._waiting if item[0] == account[0]]:
+                self._waiting[item] = [waiting for waiting in self._waiting[item] if waiting.person != person]
+
+    def _erased(self, body: Mapping[str, list[str]]) -> list[Account]:
+        """Return the accounts an erasure names, by name or by tombstone."""
+        if "accounts" in body:
+            return [(pair[0], pair[1]) for pair in body["accounts"]]
+        if self._stones is None:
+            self._stones = {tombstone(self._secret, *account): account for account in self.accounts}
+        return [self._stones[stone] for stone in body["stones"] if stone in self._stones]
+
+    def batch(self, persons: Sequence[int | None]) -> Histories:
+        """Return the histories of some persons; None is somebody without one."""
+        parts = [self._history(person) for person in persons]
+        lengths = np.array([part[0].size for part in parts], dtype=np.int64)
+        columns = [np.concatenate([part[n] for part in parts]) if parts else np.zeros(0) for n in range(4)]
+        return Histories(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            columns[0].astype(np.int32),
+            columns[1].astype(np.float32),
+            columns[2].astype(np.int64),
+            columns[3].astype(np.int8),
+        )
+
+    def _learned(self, person: int | None) -> tuple[Indices, Floats, Ints, Codes]:
+        """Return what the model knows of one person, less what was erased, oldest first."""
+        span = slice(0, 0)
+        if person is not None and person < self._old:
+            span = slice(self._indptr[person], self._indptr[person + 1])
+        items, weights, ts, events = self._items[span], self._weights[span], self._ts[span], self._events[span]
+        hidden = () if person is None else self._hidden.get(person, ())
+        if not hidden:
+            return items, weights, ts, events
+        kept = np.array([self.platforms[item] not in hidden for item in items], dtype=bool)
+        return items[kept], weights[kept], ts[kept], events[kept]
+
+    def _history(self, person: int | None) -> tuple[Indices, Floats, Ints, Codes]:
+        """Return items, weights, times and event codes of one person, oldest first."""
+        items, weights, ts, events = self._learned(person)
+        deeds = [] if person is None else self._fresh.get(person, [])
+        if not deeds:
+            return items, weights, ts, events
+        items = np.concatenate([items, np.array([deed.item for deed in deeds], np.int32)])
+        weights = np.concatenate([weights, np.array([deed.weight for deed in deeds], np.float32)])
+        events = np.concatenate([events, np.array([deed.event for deed in deeds], np.int8)])
+        late = ts.size > 0 and deeds[0].ts < ts[-1]
+        ts = np.concatenate([ts, np.array([deed.ts for deed in deeds], np.int64)])
+        if not late:
+            return items, weights, ts, events
+        order = np.argsort(ts, kind="stable")
+        return items[order], weights[order], ts[order], events[order]
+
+    def learned(self, person: int | None) -> list[tuple[int, int, int]]:
+        """Return item row, time and event code of what the model knows of a person, less what was erased."""
+        items, _, ts, events = self._learned(person)
+        return list(zip(items.tolist(), ts.tolist(), events.tolist(), strict=True))
+
+    def newest(self, rows: Container[int], since: int) -> list[tuple[Account, Deed]]:
+        """Return the newest event after ``since`` of each person on one of the items ``rows``, by an account."""
+        found = []
+        for person in list(self._fresh):
+            linked = self.linked.get(person)
+            for deed in reversed(self._fresh[person][:]):
+                if deed.ts <= since:
+                    break
+                if deed.item in rows and linked:
+                    found.append((min(linked), deed))
+                    break
+        return found
+
+    def digest(self) -> str:
+        """Return a hash of all accounts and histories, the same for the same content."""
+        rows = list(self.names)
+        whole = hashlib.sha256()
+        for account in sorted(self.accounts):
+            items, weights, ts, events = self._history(self.accounts[account])
+            said = [[*rows[item]] for item in items] + self.consents.told(self.accounts[account])
+            whole.update(json.dumps([account, said, ts.tolist(), weights.tolist(), events.tolist()]).encode())
+        for item in sorted(self._waiting):
+            waiting = sorted(deed[:2] for _, deed in self._waiting[item])
+            whole.update(json.dumps([item, waiting]).encode() if waiting else b"")
+        return whole.hexdigest()

@@ -1,0 +1,232 @@
+"""Keys and the audit log: one small SQLite file for all tenants, shared by the service and the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import InputError, NotFoundError, nearest
+from isthmus.service.lock.key import SCOPES, Key
+from isthmus.service.log.sqlite import connect
+
+if TYPE_CHECKING:
+    from isthmus.service.lock.tokens import Tokens
+    from isthmus.service.settings import TokenSettings
+
+FILE: Final = "system.db"
+#: Seconds after which a change of the keys by another process is seen.
+FRESH: Final = 0.5
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS keys (
+  prefix TEXT PRIMARY KEY, salt TEXT NOT NULL, hash TEXT NOT NULL, tenant TEXT NOT NULL, scopes TEXT NOT NULL,
+  platforms TEXT NOT NULL, label TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER, revoked INTEGER);
+CREATE TABLE IF NOT EXISTS audit (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, ts INTEGER NOT NULL, tenant TEXT NOT NULL, actor TEXT NOT NULL,
+  action TEXT NOT NULL, said TEXT NOT NULL, before TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS usage (
+  prefix TEXT NOT NULL, day INTEGER NOT NULL, kind TEXT NOT NULL, used INTEGER NOT NULL,
+  PRIMARY KEY (prefix, day, kind));
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+_USED: Final = "SELECT used FROM usage WHERE prefix = ? AND day = ? AND kind = ?"
+_USE: Final = """
+INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT (prefix, day, kind) DO UPDATE SET used = used + excluded.used
+"""
+_NAMES: Final = "INSERT OR IGNORE INTO secrets VALUES ('names', ?)"
+_KEYS: Final = """
+SELECT prefix, salt, hash, tenant, scopes, platforms, label, created, expires, revoked, events, lists FROM keys
+"""
+_NOTE: Final = "INSERT INTO audit (ts, tenant, actor, action, said, before, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_NOTES: Final = "SELECT number, ts, tenant, actor, action, said, before, hash FROM audit ORDER BY number"
+_START: Final = "0" * 64
+
+
+class Vault:
+    """Keys and audit log in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the service's data.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = folder / FILE
+        self._db = connect(self.path)
+        self._db.execute(_SCHEMA)
+        known = [row[1] for row in self._db.execute("PRAGMA table_info(keys)").fetchall()]
+        for name in ("events", "lists"):  # not in files of the first version
+            if name not in known:
+                self._db.execute(f"ALTER TABLE keys ADD COLUMN {name} INTEGER")
+        self._book, self._booking = connect(self.path), threading.Lock()  # the audit log is used from other threads
+        self._rows: dict[str, tuple[Key, bytes, str]] = {}
+        self._seen, self._looked = -1, 0.0
+        self._refresh()
+        self.tokens: Tokens | None = None
+
+    def create(
+        self,
+        *,
+        tenant: str,
+        scopes: Sequence[str],
+        platforms: Sequence[str] = (),
+        label: str = "",
+        days: float | None = None,
+        quota: tuple[int | None, int | None] = (None, None),
+    ) -> tuple[Key, str]:
+        """Return a new key and its text, which is shown this once.
+
+        ``quota`` is how many events it may send and how many accounts it may ask lists for in a day (UTC).
+
+        Raises
+        ------
+        InputError
+            An unknown scope, or none.
+        """
+        for scope in scopes:
+            if scope not in SCOPES:
+                fix = f"scopes: {', '.join(SCOPES)}"
+                raise InputError(f"no scope '{scope}'{nearest(scope, list(SCOPES))}", where="--scope", fix=fix)
+        if not scopes:
+            raise InputError("a key without a scope opens nothing", where="--scope", fix=f"take {', '.join(SCOPES)}")
+        now = int(time.time())
+        expires = None if days is None else int(now + days * 86400)
+        prefix, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_hex(16)
+        key = Key(prefix, tenant, tuple(scopes), tuple(platforms), label, now, expires, None, *quota)
+        row = (prefix, salt, _hash(salt, secret), tenant, json.dumps(key.scopes), json.dumps(key.platforms), label)
+        self._db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,NULL,?,?)", (*row, now, expires, *quota))
+        self._refresh()
+        self.note(tenant, "command line", "key created", {"prefix": prefix, "scopes": list(scopes)})
+        return key, f"isk_{prefix}_{secret}"
+
+    def trust(self, settings: TokenSettings) -> None:
+        """Take tokens of an issuer beside keys."""
+        from isthmus.service.lock.tokens import Tokens  # signatures take a while to import; keys do not need them
+
+        self._db.execute(_NAMES, (secrets.token_hex(32),))
+        secret = self._db.execute("SELECT value FROM secrets WHERE name = 'names'").fetchall()[0][0]
+        self.tokens = Tokens(settings, bytes.fromhex(str(secret)), SCOPES)
+
+    def known(self) -> list[Key]:
+        """Return all keys, also those revoked, oldest first."""
+        self._refresh()
+        return sorted((row[0] for row in self._rows.values()), key=lambda key: (key.created, key.prefix))
+
+    def revoke(self, prefix: str) -> None:
+        """Close a key for good.
+
+        Raises
+        ------
+        NotFoundError
+            No such key.
+        """
+        found = {key.prefix: key for key in self.known()}.get(prefix)
+        if found is None:
+            raise NotFoundError(f"no key '{prefix}'", fix="isthmus keys list")
+        if found.revoked is None:
+            self._db.execute("UPDATE keys SET revoked = ? WHERE prefix = ?", (int(time.time()), prefix))
+            self.note(found.tenant, "command line", "key revoked", {"prefix": prefix})
+
+    def find(self, token: str) -> Key | None:
+        """Return the key of a text, None if it opens nothing; an unknown one takes as long as a wrong one."""
+        if self.tokens is not None and token.count(".") == 2:
+            return self.tokens.find(token)
+        now = time.monotonic()
+        if now > self._looked + FRESH:
+            self._looked = now
+            if self._db.pragma("data_version") != self._seen:
+                self._refresh()
+        kind, _, rest = token.partition("_")
+        prefix, _, secret = rest.partition("_")
+        key, salt, digest = self._rows.get(prefix, (None, b"-", "-"))
+        right = hmac.compare_digest(hmac.digest(salt, secret.encode(), "sha256").hex(), digest)
+        if key is None or not right or kind != "isk" or not key.valid(time.time()):
+            return None
+        return key
+
+    @property
+    def locked(self) -> bool:
+        """Whether a key or a token is needed: a key was ever made, or tokens of an issuer are taken."""
+        return bool(self._rows) or self.tokens is not None
+
+    def lease(self, prefix: str, kind: str, day: int, wanted: int, most: int) -> int:
+        """Return how many of ``wanted`` a key may still have on a day, of ``most``; they count as used."""
+        with self._alone():
+            rows = self._book.execute(_USED, (prefix, day, kind)).fetchall()
+            granted = max(min(wanted, most - (int(str(rows[0][0])) if rows else 0)), 0)
+            self._book.execute(_USE, (prefix, day, kind, granted))
+            self._book.execute("DELETE FROM usage WHERE day < ?", (day - 31,))
+        return granted
+
+    def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
+        """Add to the audit log; say nothing in it that names a person."""
+        row = (int(time.time()), tenant, actor, action, json.dumps(said, sort_keys=True))
+        with self._alone():
+            last = self._book.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
+            before = str(last[0][0]) if last else _START
+            self._book.execute(_NOTE, (*row, before, _link(before, *row)))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Read and write with nobody else writing in between."""
+        with self._booking:
+            self._book.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._book.execute("COMMIT")
+            except BaseException:
+                self._book.execute("ROLLBACK")
+                raise
+
+    def audit(self) -> list[dict[str, object]]:
+        """Return the audit log, oldest first.
+
+        Raises
+        ------
+        InputError
+            An entry was changed or is missing.
+        """
+        before, found = _START, []
+        with self._booking:
+            rows = self._book.execute(_NOTES).fetchall()
+            last = self._book.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchall()
+        for place, (number, ts, tenant, actor, action, said, linked, digest) in enumerate(rows, start=1):
+            if number != place or linked != before or digest != _link(before, ts, tenant, actor, action, said):
+                raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
+            before = str(digest)
+            entry = {"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))}
+            found.append({**entry, "hash": before[:16]})
+        if last and last[0][0] != len(found):
+            raise InputError("the end of the audit log is missing", where=self.path)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._book.close()
+        self._db.close()
+
+    def _refresh(self) -> None:
+        self._seen = self._db.pragma("data_version")
+        rows = {}
+        for prefix, salt, digest, tenant, scopes, platforms, *more in self._db.execute(_KEYS):
+            key = Key(prefix, tenant, tuple(json.loads(scopes)), tuple(json.loads(platforms)), *more)
+            rows[prefix] = key, salt.encode(), digest
+        self._rows = rows
+
+
+def _hash(salt: str, secret: str) -> str:
+    return hmac.digest(salt.encode(), secret.encode(), "sha256").hex()
+
+
+def _link(*parts: object) -> str:
+    """Return the hash of an entry and of the one before it."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The event log: SQLite or PostgreSQL, segments, copies, and what keeps them safe."""

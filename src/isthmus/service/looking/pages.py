@@ -1,0 +1,182 @@
+"""What the console asks besides lists: what a key opens, the last hour, items, the audit log, reports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import polars as pl
+
+from isthmus.errors import InputError
+from isthmus.evaluate.report import FORMAT
+from isthmus.files import Json
+from isthmus.model.blend import COHORTS, Blend
+from isthmus.service.changes import account_of
+from isthmus.service.core import Service
+from isthmus.service.lists.live import clock
+from isthmus.service.lock.key import SCOPES, Key
+from isthmus.service.lock.operations import OPERATIONS
+from isthmus.service.tenant import Tenant
+
+#: Items found, entries of the audit log shown, at most.
+FOUND: Final = 20
+ENTRIES: Final = 200
+_REPORT: Final = "report.json"
+_LARGEST: Final = 32 << 20
+_FOLDERS: Final = 200
+
+
+def access(service: Service, key: Key | None, paths: set[tuple[str, str]]) -> dict[str, object]:
+    """Return what ``key`` opens, of the routes ``paths`` this service has."""
+    locked = service.vault.locked
+    known = service.tenants.get(key.tenant) if key is not None else None if locked else service.tenant()
+    scopes = list(SCOPES) if not locked else [] if key is None or known is None else list(key.scopes)
+    bound = () if key is None else key.platforms
+    platforms = (
+        [] if known is None else sorted(set(known.live.shelf.platforms) & set(bound or known.live.shelf.platforms))
+    )
+    opened = [one for one in OPERATIONS if (one.method, one.path) in paths and (not one.scope or one.scope in scopes)]
+    return {
+        "locked": locked,
+        "key": None if key is None else key.prefix,
+        "tenant": None if known is None else known.name,
+        "scopes": scopes,
+        "platforms": platforms,
+        "domains": [] if known is None else known.live.domains,
+        "operations": [{"method": one.method, "path": one.path} for one in opened],
+    }
+
+
+def overview(service: Service, tenant: Tenant) -> dict[str, object]:
+    """Return the last hour of the process, and the sizes of a tenant."""
+    live, trend = tenant.live, service.monitor.trend
+    manifest = tenant.models.folder / live.version.name / "model.json"
+    return {
+        "now": time.time(),
+        "began": trend.began,
+        "model": live.version.name,
+        "model_version": live.version.digest,
+        "model_loaded": tenant.loaded / 1e6,
+        "model_written": manifest.stat().st_mtime if manifest.is_file() else None,
+        **trend.hour(),
+        "sizes": {
+            "persons": live.state.persons,
+            "items": len(live.shelf.ids),
+            "data_version": live.seq,
+            "events_waiting": tenant.log.waiting,
+            "events_on_unknown_items": live.state.waiting,
+            "lists_waiting": tenant.lister.waiting,
+            "lists_ready": tenant.lister.kept,
+            "in_flight": service.doors.inside,
+        },
+    }
+
+
+async def find(tenant: Tenant, words: str) -> dict[str, object]:
+    """Return the first items whose title or id holds ``words``, in whatever case."""
+    table, wanted = tenant.live.shelf.table, words.strip().lower()
+    names = [pl.col(name).str.to_lowercase().str.contains(wanted, literal=True) for name in ("title", "item")]
+    holds = pl.any_horizontal(names).fill_null(value=False)
+    columns = table.lazy().filter(holds).select("platform", "item", "title", "domain").head(FOUND)
+    return {"items": (await asyncio.to_thread(columns.collect)).to_dicts()}
+
+
+def item(tenant: Tenant, name: str) -> dict[str, object]:
+    """Return what is known of an item, and how often it was listed of late."""
+    live = tenant.live
+    account = account_of(name, "item")
+    row = live.row(*account)
+    said = live.shelf.table.row(row, named=True)
+    allowed = live.shelf.listable(np.array([row], np.int32), clock())
+    columns = ("platform", "item", "title", "domain", "text", "categories", "attributes", "lang")
+    times = {column: said[column] and said[column].isoformat() for column in ("available_from", "available_until")}
+    return {
+        **{column: said[column] for column in columns},
+        **times,
+        "added": account in live.added,
+        "removed": account in live.shelf.removed,
+        "listable": said["domain"] in live.scorers and (allowed is None or bool(allowed[0])),
+        "exposure": tenant.lister.exposure.of(row),
+    }
+
+
+def audit(service: Service, tenant: Tenant) -> dict[str, object]:
+    """Return the newest entries of one tenant, and whether the whole log is as it was written."""
+    problem = None
+    try:
+        entries = service.vault.audit()
+    except InputError as error:
+        entries, problem = [], error.what
+    mine = [{**one, "number": number} for number, one in enumerate(entries, 1) if one["tenant"] == tenant.name]
+    kept = ("number", "ts", "actor", "action", "said", "hash")
+    newest = [{name: one[name] for name in kept} for one in reversed(mine[-ENTRIES:])]
+    return {"intact": problem is None, "problem": problem, "entries": len(mine), "newest": newest}
+
+
+def report(tenant: Tenant, name: str) -> dict[str, object]:
+    """Return the report of a model: from ``NAME.report`` or another folder beside it, made of the same corpus."""
+    tenant.models.version(name)
+    folder = tenant.models.folder
+    card = _json(folder / name / "model.json").get("card")
+    corpus = card.get("fingerprint") if isinstance(card, dict) else None
+    live = tenant.live
+    weights = {}
+    if name == live.version.name:
+        weights = {domain: _weights(target.blend) for domain, target in live.base.targets.items()}
+    empty: Json = {"model": name, "report": None, "title": "", "created": "", "domains": [], "weights": weights}
+    for place in _places(folder, name):
+        found = _json(place / _REPORT)
+        data = found.get("data")
+        if found.get("format") == FORMAT and isinstance(data, dict) and corpus and data.get("fingerprint") == corpus:
+            sections = cast("list[Json]", found["sections"])
+            said = {"title": str(found["title"]), "created": str(found["created"])}
+            return {**empty, "report": place.name, **said, "domains": [_judged(one) for one in sections]}
+    return empty
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    """Return the folders that may hold the report of a model, the likeliest first."""
+    beside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())[:_FOLDERS]
+    likely = [folder / f"{name}.report", folder / "report"]
+    return [path for path in dict.fromkeys([*likely, *beside]) if (path / _REPORT).is_file()]
+
+
+def _json(path: Path) -> Json:
+    """Return a JSON object; empty if it is none, or too large to be looked at."""
+    try:
+        if path.is_symlink() or path.stat().st_size > _LARGEST:
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _weights(blend: Blend) -> dict[str, dict[str, float]]:
+    return {
+        cohort: {name: round(float(weight), 4) for name, weight in zip(blend.methods, weights, strict=True)}
+        for cohort, weights in ((name, blend.weights[name]) for name in COHORTS)
+    }
+
+
+def _judged(section: Json) -> Json:
+    metric = str(section["metric"])
+    verdict = section.get("verdict")
+    cohorts = []
+    for part in cast("list[Json]", section["slices"]):
+        systems = cast("dict[str, dict[str, Json]]", part["systems"])
+        estimates = {name: figures[metric] for name, figures in systems.items() if metric in figures}
+        cohorts.append({"name": part["name"], "of": part["of"], "n": part["n"], "systems": estimates})
+    whole = {
+        str(row["name"]): cast("dict[str, Json]", row["metrics"])[metric]
+        for row in cast("list[Json]", section["systems"])
+    }
+    first = {"name": "", "of": "persons", "n": section["persons"], "systems": whole}
+    names = ("domain", "main", "persons", "items")
+    sentence = verdict.get("sentence") if isinstance(verdict, dict) else None
+    said = {name: section[name] for name in names}
+    return {**said, "metric": metric, "cohorts": [first, *cohorts], "verdict": sentence}

@@ -1,0 +1,1 @@
+"""Events from streams: taken in, kept aside, tried again."""
