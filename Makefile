@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 WORKERS ?= 2
 PYTEST ?= -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test check bench docs lock clean setup help
+.PHONY: demo test soak check bench docs lock clean setup help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -18,6 +18,10 @@ demo: $(STAMP) ## a simulated town: import, split, encode, fit, evaluate, recomm
 test: $(STAMP) ## all tests; the summary is the last output
 	@tools/system.sh 2>&1
 	@$(BIN)/pytest $(PYTEST) $(ARGS) 2>&1
+
+soak: $(STAMP) ## the tests of the service at full size; tens of minutes
+	@tools/system.sh 2>&1
+	@ISTHMUS_SOAK=1 $(BIN)/pytest --timeout 1800 $(ARGS) tests/test_service_*.py tests/test_console*.py 2>&1
 
 check: $(STAMP) ## lint, format, types, floors, sizes, generated docs
 	@$(BIN)/ruff check src tests tools benchmarks

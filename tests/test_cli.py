@@ -56,7 +56,19 @@ CONTRACT = {
         "--out",
     },
     "meta": {"--target", "--from", "--way", "--epochs", "--people", "--seed", "--out"},
-    "serve": {"--host", "--port", "--data", "--models", "--tenant", "--deadline", "--rate", "--burst"},
+    "serve": {
+        "--host",
+        "--port",
+        "--data",
+        "--models",
+        "--tenant",
+        "--deadline",
+        "--rate",
+        "--burst",
+        "--limits",
+        "--trust",
+    }
+    | {"--issuer", "--audience", "--consent", "--traces", "--keep-days", "--seal", "--explore", "--no-console"},
     "trial": {"--target", "--from", "--seeds", "--shares", "--budget", "--out"},
     "classify": {
         "--target",
