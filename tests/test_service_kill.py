@@ -115,9 +115,11 @@ def resetting(url: str, share: float) -> Iterator[tuple[str, list[int]]]:
     """Yield the address of a proxy that resets connections after a request went through, and how many it did."""
     target = httpx.URL(url)
     rng, resets = random.Random(4), [0]
+    opened: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(target.host, target.port)
+        opened.extend((writer, up_writer))
 
         async def forward() -> None:
             while data := await reader.read(1 << 16):
@@ -164,6 +166,8 @@ def resetting(url: str, share: float) -> Iterator[tuple[str, list[int]]]:
         thread.join()
         for task in asyncio.all_tasks(loop):
             task.cancel()
+        for writer in opened:
+            writer.transport.abort()
         loop.run_until_complete(asyncio.sleep(0.05))
         loop.close()
 

@@ -190,11 +190,11 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_promise_names_a_test_that_exists() -> None:
     tests = Path(__file__).parent
     page = (tests.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    files = {path.name: path.read_text(encoding="utf-8") for path in tests.glob("test_service_*.py")}
+    files = {path.name: path.read_text(encoding="utf-8") for path in tests.glob("test_*.py")}
     found = 0
     for row in page.splitlines():
         file = ""
-        for name, test in re.findall(r"`(test_service_\w+\.py)?::(\w+)`", row):
+        for name, test in re.findall(r"`(test_\w+\.py)?::(\w+)`", row):
             file = name or file
             assert f"def {test}(" in files[file], (file, test)
             found += 1

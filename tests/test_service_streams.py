@@ -128,8 +128,13 @@ def nats_stream() -> Iterator[tuple[str, Put, Left]]:
         run(work)
 
     def left() -> int:
+        from nats.js.errors import NotFoundError
+
         async def work(stream: object) -> int:
-            said = await stream.consumer_info("events", "isthmus")  # type: ignore[attr-defined]
+            try:
+                said = await stream.consumer_info("events", "isthmus")  # type: ignore[attr-defined]
+            except NotFoundError:  # nobody consumes yet
+                return 1
             return int(said.num_pending + said.num_ack_pending)
 
         return int(run(work))  # type: ignore[call-overload]
