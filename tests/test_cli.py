@@ -94,6 +94,7 @@ CONTRACT = {
     "demo": {"--out"},
     "run": {"--out"},
     "doctor": {"--strict"},
+    "consume": {"--to", "--key", "--letters", "--idle"},
     "backup": {"--folder"},
     "restore": {"--folder"},
 }

@@ -211,6 +211,10 @@ class _Says(Blend):
     def __init__(self, say: object) -> None:
         object.__setattr__(self, "say", say)
 
+    @property
+    def plain(self) -> Blend:
+        return self
+
     def score(self, methods: object, histories: Histories, new: object) -> Floats:  # type: ignore[override]
         return self.say(histories)  # type: ignore[attr-defined, no-any-return]
 
