@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS records (
   body text NOT NULL);
 CREATE INDEX IF NOT EXISTS accounts ON records (platform, "user") WHERE kind = 'event';
 """
+#: Seconds in which a session that just ended may still hold its lock.
+LETTING_GO: Final = 2.0
 _LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 #: End our own session of before, where the server has not noticed yet that it is gone.
 _END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s"
@@ -139,7 +141,10 @@ class PostgresLog(GroupCommit):
             said = str(error.__cause__).strip().splitlines()
             raise InputError(f"the database cannot be reached: {said[-1] if said else ''}", where="--data") from None
         try:
-            if not _locked(db, self.schema):
+            end = time.monotonic() + LETTING_GO
+            while not (locked := _locked(db, self.schema)) and time.monotonic() < end:
+                time.sleep(0.05)
+            if not locked:
                 fix = "stop it, or take another database"
                 raise InputError("another service has this open", where=self.schema, fix=fix)
             self._prepare(db)
