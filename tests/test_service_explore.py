@@ -61,7 +61,7 @@ def test_the_bonus_of_an_item_fades_with_every_list_that_showed_it() -> None:
     scores = np.zeros((1, target.items.size), np.float32)
     for _ in range(50):
         tries.count(target.items[-1:])
-    lifted = tries.lifted(scores, Exploration(bonus=2.0))
+    lifted = tries.lifted(Exploration(bonus=2.0), scores, np.arange(target.items.size))
     assert lifted[0, -2:].tolist() == [2.0, 1.0]
     assert not lifted[0, :-2].any()
     assert tries.under(target.items[-2:], 1).tolist() == [True, False]

@@ -14,7 +14,7 @@ from tests.small_models import GOOD, accounts, active, ask, save, serving, with_
 from tests.tiers import count
 
 from isthmus.service.core import Service
-from isthmus.service.lists.live import Live, Version
+from isthmus.service.lists.live import Live, LiveRules, Version
 from isthmus.service.rollout.arm import Canary
 from isthmus.service.rollout.pointer import Trial
 from isthmus.service.settings import ServiceSettings
@@ -44,7 +44,7 @@ def run(folder: Path, data: Path, test: Test, **settings: object) -> None:
 
 
 def live(version: str = "v") -> Live:
-    return Live.build(active(), Version("other", version), [], b"", consent_required=False)
+    return Live.build(active(), Version("other", version), [], b"", rules=LiveRules())
 
 
 def test_a_canary_takes_its_share_of_persons_and_always_the_same() -> None:

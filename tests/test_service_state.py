@@ -22,7 +22,7 @@ from isthmus.model.blend import COHORTS, Blend
 from isthmus.recommender import Recommender
 from isthmus.recommender.serving import Scorer
 from isthmus.service.lists.items import Filters, Shelf
-from isthmus.service.lists.live import Live, Version
+from isthmus.service.lists.live import Live, LiveRules, Version
 from isthmus.service.lists.state import State
 from isthmus.service.lock.limits import Buckets
 from isthmus.service.log.records import Entry, Record, tombstone
@@ -36,7 +36,7 @@ NOW = 1_800_000_000_000_000
 
 def live(*entries: Entry) -> Live:
     records = [Record(n, entry) for n, entry in enumerate(entries, start=1)]
-    return Live.build(recommender(), Version("m", "v"), [records], SECRET, consent_required=False)
+    return Live.build(recommender(), Version("m", "v"), [records], SECRET, rules=LiveRules())
 
 
 def state(*entries: Entry) -> State:
@@ -229,7 +229,7 @@ def test_consents_of_the_model_hold() -> None:
     )
     people = replace(base.content.people, consents=said)
     strict = Live.build(
-        Recommender(replace(base.content, people=people)), Version("m", "v"), [], SECRET, consent_required=False
+        Recommender(replace(base.content, people=people)), Version("m", "v"), [], SECRET, rules=LiveRules()
     )
     person = strict.state.person(*both.select("platform", "user").row(0))
     heard = strict.heard("target", strict.ask([person, None]))

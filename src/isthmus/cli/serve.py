@@ -65,6 +65,17 @@ Consent = Annotated[
 ]
 
 
+Approximate = Annotated[
+    int,
+    typer.Option(
+        "--approximate-from",
+        metavar="N",
+        min=0,
+        help="From so many items of a domain on, lists are made from a shortlist; 0: every item is always scored.",
+    ),
+]
+
+
 @app.command("serve")
 def serve_(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model.")],
@@ -87,6 +98,7 @@ def serve_(
     tenant_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that names the tenant.")] = "",
     platforms_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that binds to platforms.")] = "",
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
+    approximate_from: Approximate = 50_000,
     explore: Explore = None,
     explore_bonus: Bonus = 0.5,
     seal: Seal = 3600.0,
@@ -110,7 +122,7 @@ def serve_(
     limits = {"deadline": deadline, "rate": rate, "burst": burst, "limits": shared, "warm": warm, "consent": consent}
     upkeep = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share}
     claims = {"audience": audience, "jwks": jwks, "tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
-    limits |= {"explore": explore, "explore_bonus": explore_bonus}
+    limits |= {"explore": explore, "explore_bonus": explore_bonus, "approximate_from": approximate_from}
     more = {"console": console, "header_seconds": header_seconds, "tokens": _tokens(issuer, claims)}
     settings = parse(ServiceSettings, {"host": host, "port": port, **limits, **upkeep, **more}, where="serve")
     place = place_of(data, folder, model.with_name(model.name + ".service"))

@@ -121,7 +121,9 @@ class Histories:
         rows, items = self.rows[order], self.items[order]
         first = np.ones(rows.size, dtype=bool)
         first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
-        data = (values[order][first].astype(np.float32), (rows[first], items[first]))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[first], minlength=len(self)))])
+        # 32 bits: in a product scipy would else copy all indices of the other matrix to 64
+        data = values[order][first].astype(np.float32), items[first].astype(np.int32), indptr.astype(np.int32)
         return sparse.csr_array(data, shape=(len(self), n_items))
 
 

@@ -82,6 +82,17 @@ class Blend:
         """The blend without declared rules: its scores are all finite."""
         return replace(self, constraints=None)
 
+    @property
+    def bare(self) -> bool:
+        """Whether there is one method alone, whose scores are taken as they are."""
+        alone = len(self.methods) == 1 and all(map(any, self.weights.values()))
+        return alone and self == Blend(self.methods, self.weights)
+
+    def of_persons(self, cohorts: Mapping[str, Bools]) -> Floats:
+        """Return the weights of persons of some kinds, (B, M)."""
+        flags = np.stack([cohorts[name] for name in COHORTS], axis=1).astype(np.float32)
+        return np.asarray(flags @ np.array([self.weights[name] for name in COHORTS], np.float32))
+
     def keep(self, scores: Floats, histories: Histories, target: Indices) -> Floats:
         """Return ``scores`` (B, T) of the items ``target`` as the rules want them: lifted, or ``-inf``."""
         return scores if self.constraints is None else self.constraints.apply(scores, histories, target)
@@ -98,12 +109,9 @@ class Blend:
         new : bool array (T,)
             Target items without any training event.
         """
-        says_more = self != Blend(self.methods, self.weights)
-        if len(methods) == 1 and not says_more and all(map(any, self.weights.values())):
+        if self.bare:
             return self.keep(methods[0].score(histories), histories, methods[0].target)
-        cohorts = person_cohorts(histories, methods[0].target)
-        flags = np.stack([cohorts[name] for name in COHORTS], axis=1).astype(np.float32)
-        weights = flags @ np.array([self.weights[name] for name in COHORTS], np.float32)
+        weights = self.of_persons(person_cohorts(histories, methods[0].target))
         total = np.zeros((len(histories), new.size), np.float32)
         total[:, new] = self.level
         for place, method in enumerate(methods):

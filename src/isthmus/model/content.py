@@ -91,8 +91,12 @@ class TextContent(Method):
     def score(self, histories: Histories) -> Floats:
         """Return the summed cosine of each target item to the history, (B, T)."""
         profile = self.profile(histories)
-        scores = np.asarray(profile @ self.vectors) @ self.vectors[self.target].T
+        scores = self.place(histories) @ self.vectors[self.target].T
         return without_self(scores, profile, self.target, (self.vectors**2).sum(axis=1))
+
+    def place(self, histories: Histories) -> Floats:
+        """Return the sum of the vectors of each history, (B, D)."""
+        return np.asarray(self.profile(histories) @ self.vectors, dtype=np.float32)
 
     def state(self) -> State:
         """Return the whitening."""

@@ -51,6 +51,7 @@ class Als(Method):
         "sources": True,
     }
     grid: ClassVar = {"sources": (True, False), "alpha": (10.0, 40.0), "dim": (128, 64)}
+    _gram: tuple[Floats, Floats] | None = None
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         als = cast("Callable[..., _Fitted]", _library("implicit.cpu.als", "methods").AlternatingLeastSquares)
@@ -70,9 +71,14 @@ class Als(Method):
 
     def score(self, histories: Histories) -> Floats:
         """Return the factor scores of the target items, (B, T); 0 for an empty history."""
-        profile = self.profile(histories)
-        placed = fold_in(profile, self.factors, alpha=self.number("alpha"), l2=self.number("l2"))
-        return np.asarray(placed @ self.factors[self.target].T, dtype=np.float32)
+        return np.asarray(self.place(histories) @ self.factors[self.target].T, dtype=np.float32)
+
+    def place(self, histories: Histories) -> Floats:
+        """Return the factors of each history, (B, D)."""
+        if self._gram is None or self._gram[0] is not self.factors:
+            self._gram = self.factors, self.factors.T @ self.factors
+        alpha, l2 = self.number("alpha"), self.number("l2")
+        return fold_in(self.profile(histories), self.factors, alpha=alpha, l2=l2, gram=self._gram[1])
 
     def state(self) -> State:
         """Return the item factors."""
@@ -87,7 +93,15 @@ class Als(Method):
         self.factors = grown(self.factors, self.n_items)
 
 
-def fold_in(profile: sparse.csr_array, factors: Floats, *, alpha: float, l2: float, steps: int = 12) -> Floats:
+def fold_in(
+    profile: sparse.csr_array,
+    factors: Floats,
+    *,
+    alpha: float,
+    l2: float,
+    steps: int = 12,
+    gram: Floats | None = None,
+) -> Floats:
     """Return the factors of the persons whose histories are ``profile``, for given item factors.
 
     Solves the normal equations of :class:`Als` for all persons at once by conjugate gradients, as Takács, Pilászy &
@@ -103,13 +117,15 @@ def fold_in(profile: sparse.csr_array, factors: Floats, *, alpha: float, l2: flo
         Confidence of a weight, and regularisation.
     steps : int
         Steps of the conjugate gradients.
+    gram : float32 array (D, D), optional
+        ``factors.T @ factors``, where it is at hand.
 
     Returns
     -------
     float32 array (B, D)
         Zeros for an empty history.
     """
-    base = factors.T @ factors + np.float32(l2) * np.eye(factors.shape[1], dtype=np.float32)
+    base = (factors.T @ factors if gram is None else gram) + np.float32(l2) * np.eye(factors.shape[1], dtype=np.float32)
     rows = np.repeat(np.arange(profile.shape[0]), np.diff(profile.indptr))
     extra, near = np.float32(alpha) * profile.data, factors[profile.indices]
 
@@ -144,8 +160,11 @@ class InnerProduct(Method):
 
     def score(self, histories: Histories) -> Floats:
         """Return the inner product of history and item plus the item's bias, (B, T)."""
-        persons = np.asarray(_unit(self.profile(histories)) @ self.inputs)
-        return np.asarray(persons @ self.outputs.T + self.bias, dtype=np.float32)
+        return np.asarray(self.place(histories) @ self.outputs.T + self.bias, dtype=np.float32)
+
+    def place(self, histories: Histories) -> Floats:
+        """Return the vector of each history, (B, D): the mean of its items."""
+        return np.asarray(_unit(self.profile(histories)) @ self.inputs, dtype=np.float32)
 
     def state(self) -> State:
         """Return the embeddings: inputs (N, D), outputs (T, D), bias (T,)."""

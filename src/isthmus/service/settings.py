@@ -12,6 +12,8 @@ from isthmus.errors import InputError
 
 #: Name of the tenant where none is given.
 DEFAULT_TENANT: Final = "default"
+#: Items of a domain from which on its lists are made from a shortlist.
+LARGE: Final = 50_000
 _SCHEME: Final = "sqlite:///"
 _FORMS: Final = "write it as sqlite:///DIR; a service's --data may be postgresql://USER@HOST/DATABASE too"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -69,6 +71,8 @@ class ServiceSettings(Settings):
         Lists kept ready.
     warm : bool
         Whether lists are made ready in idle time.
+    approximate_from : int
+        Items from which on lists are made from a shortlist; 0 for never.
     explore : float, optional
         Share of the places of a list that new items get at most, with a bonus; 0 lists none, nothing said leaves lists
         as they are.
@@ -114,6 +118,7 @@ class ServiceSettings(Settings):
     pending: int = Field(default=50_000, ge=1)
     cache: int = Field(default=200_000, ge=1)
     warm: bool = True
+    approximate_from: int = Field(default=LARGE, ge=0)
     explore: float | None = Field(default=None, ge=0, le=1)
     explore_bonus: float = Field(default=0.5, ge=0)
     body: int = Field(default=4 << 20, ge=1024)
@@ -131,6 +136,11 @@ class ServiceSettings(Settings):
     console: bool = True
     tokens: TokenSettings | None = None
     consent: Literal["assumed", "required"] = "assumed"
+
+    @property
+    def large(self) -> int | None:
+        """Items from which on lists are made from a shortlist; None for never."""
+        return self.approximate_from or None
 
     @property
     def loopback(self) -> bool:

@@ -17,7 +17,7 @@ from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.lists.items import TEXTS, Account
 from isthmus.service.lists.lister import Lister
-from isthmus.service.lists.live import Live, Version, clock
+from isthmus.service.lists.live import Live, LiveRules, Version, clock
 from isthmus.service.log.base import Place
 from isthmus.service.log.opening import open_log
 from isthmus.service.log.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
@@ -61,7 +61,7 @@ class Tenant:
 
     def __init__(self, name: str, models: Models, place: Place, settings: ServiceSettings) -> None:
         self.name, self.models = name, models
-        self.consent_required = settings.consent == "required"
+        self.rules = LiveRules(settings.consent == "required", settings.large)
         opened, version = models.first()
         self.log = open_log(place, name, pending=settings.pending)
         try:
@@ -130,7 +130,7 @@ class Tenant:
     def _built(self, base: Recommender, version: Version, records: Iterable[Sequence[Record]]) -> Live:
         """Return a model with what ``records`` say; one that cannot rank is refused, however it fails."""
         try:
-            return Live.build(base, version, records, self.log.secret, consent_required=self.consent_required)
+            return Live.build(base, version, records, self.log.secret, rules=self.rules)
         except IsthmusError:
             raise
         except Exception as error:

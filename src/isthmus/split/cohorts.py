@@ -83,7 +83,11 @@ def target_items(split: Split, domain: str) -> Indices:
 
 def person_cohorts(histories: Histories, items: Indices) -> dict[str, Bools]:
     """Return which persons are cold, few-shot or warm in the target domain, and who has events elsewhere, (B,) each."""
-    inside = np.isin(histories.items, items)
+    return cohorts_of(histories, np.isin(histories.items, items))
+
+
+def cohorts_of(histories: Histories, inside: Bools) -> dict[str, Bools]:
+    """Return the same where ``inside`` (E,) says which events are on items of the target domain."""
     own = np.bincount(histories.rows[inside], minlength=len(histories))
     elsewhere = np.bincount(histories.rows[~inside], minlength=len(histories)) > 0
     return {

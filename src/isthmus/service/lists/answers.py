@@ -12,7 +12,7 @@ import orjson
 from isthmus.errors import NotFoundError
 from isthmus.service.lists.items import Filters
 from isthmus.service.lists.lister import Listed, Lister
-from isthmus.service.lists.live import Live, Top, clock
+from isthmus.service.lists.live import Live, Top, clock, scores_of
 from isthmus.service.lists.scoring import Ask
 from isthmus.service.lock.gate import Caller
 from isthmus.service.monitor import Monitor
@@ -200,9 +200,7 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
         raise NotFoundError(f"the model lists nothing of domain '{domain}'", fix=f"domains: {', '.join(live.domains)}")
     ask = Ask((asked.platform, asked.user), domain)
     history, scores = await lister.contributions(ask, [row])
-    nobody = float(
-        live.scorer(domain).score(live.state.batch([None]))[0, np.searchsorted(live.scorer(domain).items, row)]
-    )
+    nobody = float(scores_of(live, domain, live.state.batch([None]), np.array([row], np.int32))[0, 0])
     told = evidence(live, caller, history.items.tolist(), scores[0, 0] - scores[1:, 0], asked.most)
     said = {
         **whence(live),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from isthmus.model.fresh import Exploration
 from isthmus.recommender import Recommender
 from isthmus.recommender.consents import allowed_for
 from isthmus.recommender.serving import Scorer
+from isthmus.recommender.shortlist import Shortlist, Sieve, Wanted
 from isthmus.service.lists.items import Account, Shelf, items_frame
 from isthmus.service.lists.state import State
 from isthmus.service.lists.tries import Tries
@@ -89,6 +90,22 @@ class Version:
     digest: str
 
 
+@dataclass(frozen=True)
+class LiveRules:
+    """What a model at work keeps to.
+
+    Parameters
+    ----------
+    consent_required : bool
+        The rule of :class:`~isthmus.service.lock.consents.Consents`.
+    large : int, optional
+        Items from which on lists of a domain are made from a shortlist; None for never.
+    """
+
+    consent_required: bool = False
+    large: int | None = None
+
+
 class Live:
     """A model, with what the log says about items and people.
 
@@ -125,6 +142,8 @@ class Live:
         self.uses = Uses(base.content.people, places.platforms, state.consents)
         self.seq = 0
         self.edition = 0
+        self.large: int | None = None
+        self.shortlists: dict[str, Shortlist] = {}
         self._popular: dict[str, tuple[Indices, Floats]] = {}
         self._tries: dict[str, Tries] = {}
 
@@ -135,12 +154,9 @@ class Live:
         version: Version,
         records: Iterable[Sequence[Record]],
         secret: bytes,
-        *,
-        consent_required: bool,
+        rules: LiveRules,
     ) -> Live:
         """Return the model at the end of ``records``: the log replayed from its beginning.
-
-        ``consent_required`` is the rule of :class:`~isthmus.service.lock.consents.Consents`.
 
         Raises
         ------
@@ -149,7 +165,7 @@ class Live:
         """
         names = Shelf(base.items, set())
         state = State(base.content.people, dict(names.names), list(names.platforms), secret)
-        state.consents = Consents(required=consent_required)
+        state.consents = Consents(required=rules.consent_required)
         added: dict[Account, str] = {}
         removed: set[Account] = set()
         seq = 0
@@ -161,6 +177,7 @@ class Live:
         made = cls._with(base, version, state, {k: v for k, v in added.items() if k not in names.names}, removed)
         made.seq = seq
         made.check()
+        made.large, made.shortlists = rules.large, _shortlists(made, rules.large, {})
         return made
 
     @classmethod
@@ -179,7 +196,9 @@ class Live:
         """Return the model with more items; the state is shared, and counts them in after :meth:`adopt`."""
         shown = self.shown.add_items(items_frame(list(items.items())))
         shelf = Shelf(shown.items, self.shelf.removed, before=self.shelf)
-        return Live(self.base, self.version, shown, shelf, self.state, {**self.added, **items})
+        longer = Live(self.base, self.version, shown, shelf, self.state, {**self.added, **items})
+        longer.large, longer.shortlists = self.large, _shortlists(longer, self.large, self.shortlists)
+        return longer
 
     def adopt(self, before: Live) -> list[int]:
         """Make the shared state count in the items of this one; return the persons whose history grew."""
@@ -246,14 +265,14 @@ class Live:
         asked: Asked,
         k: int,
         *,
-        mask: Bools | None,
+        sieve: Sieve | None,
         exclude_seen: bool = True,
         explore: Exploration | None = None,
     ) -> list[Top]:
-        """Return the best ``k`` items of ``domain`` for each person; ``mask`` (T,) says which may be listed."""
-        met = asked.histories if exclude_seen else None
-        scores = scored(self, domain, self.heard(domain, asked), met, mask)
-        return listed(self, domain, scores if explore is None else self.tries(domain).lifted(scores, explore), k)
+        """Return the best ``k`` items of ``domain`` for each person; ``sieve`` says which items may be listed."""
+        lift = None if explore is None else partial(self.tries(domain).lifted, explore)
+        wanted = Wanted(k, asked.histories if exclude_seen else None, sieve, lift)
+        return ranked(self, domain, self.heard(domain, asked), wanted)
 
     def popular(self, domain: str) -> Top:
         """Return the list of somebody unknown, whether its items may be listed now or not; made once.
@@ -261,7 +280,7 @@ class Live:
         Only arrays are kept: a list knows its model, and a circle would keep an old model in memory.
         """
         if domain not in self._popular:
-            top = self.rank(domain, self.ask([None]), POPULAR, mask=None)[0]
+            top = self.rank(domain, self.ask([None]), POPULAR, sieve=None)[0]
             self._popular[domain] = top.rows, top.scores
         return Top(*self._popular[domain], self)
 
@@ -275,28 +294,54 @@ class Live:
                 raise ArtefactError(f"ranks nothing in '{domain}'", where=self.version.name, fix="fit it again")
 
 
-def ranked(live: Live, domain: str, heard: Histories, met: Histories | None, k: int, mask: Bools | None) -> list[Top]:
-    """Return the best ``k`` items of ``domain`` for the histories ``heard``, without what was ``met``."""
-    return listed(live, domain, scored(live, domain, heard, met, mask), k)
+def ranked(live: Live, domain: str, heard: Histories, wanted: Wanted) -> list[Top]:
+    """Return the best items of ``domain`` for the histories ``heard``: from a shortlist where there is one."""
+    shortlist = live.shortlists.get(domain)
+    if shortlist is None:
+        return scored(live, domain, heard, wanted)
+    items, tops = shortlist.columns.items, []
+    for place, picked in enumerate(shortlist.pick(heard, wanted)):
+        if picked is None:
+            one = np.array([place])
+            met = None if wanted.met is None else wanted.met.take(one)
+            tops += scored(live, domain, heard.take(one), replace(wanted, met=met))
+        else:
+            tops.append(Top(items[picked.columns], picked.scores, live))
+    return tops
 
 
-def scored(live: Live, domain: str, heard: Histories, met: Histories | None, mask: Bools | None) -> Floats:
-    """Return the scores (B, T) for the histories ``heard``; minus infinity for what was ``met`` or is masked."""
+def scored(live: Live, domain: str, heard: Histories, wanted: Wanted) -> list[Top]:
+    """Return the same from the scores of all items."""
     scorer = live.scorer(domain)
-    scores = scorer.score(heard)
-    if met is not None:
-        scorer.seen(met, scores)
+    scores, items = scorer.score(heard), scorer.items
+    if wanted.met is not None:
+        scorer.seen(wanted.met, scores)
+    mask = None if wanted.sieve is None else wanted.sieve(items)
     if mask is not None:
         scores[:, ~mask] = -np.inf
-    return scores
-
-
-def listed(live: Live, domain: str, scores: Floats, k: int) -> list[Top]:
-    """Return the best ``k`` items of each row of ``scores`` (B, T)."""
-    items = live.scorer(domain).items
-    best = top_k(scores, min(k, items.size))
+    if wanted.lift is not None:
+        scores = wanted.lift(scores, np.arange(items.size))
+    best = top_k(scores, min(wanted.k, items.size))
     kept = [row[row >= 0] for row in best]
     return [Top(items[columns], scores[n, columns], live) for n, columns in enumerate(kept)]
+
+
+def scores_of(live: Live, domain: str, histories: Histories, rows: Indices) -> Floats:
+    """Return the scores of some items, (B, R), for the histories as they are."""
+    columns = np.searchsorted(live.scorer(domain).items, rows)
+    shortlist = live.shortlists.get(domain)
+    if shortlist is not None and shortlist.target.blend.constraints is None:
+        return shortlist.at(histories, columns)
+    return live.scorer(domain).score(histories)[:, columns]
+
+
+def _shortlists(live: Live, large: int | None, before: Mapping[str, Shortlist]) -> dict[str, Shortlist]:
+    """Return the shortlists of domains with ``large`` items or more; what was made ``before`` is used again."""
+    return {
+        domain: Shortlist(scorer.target, before.get(domain))
+        for domain, scorer in live.scorers.items()
+        if large is not None and scorer.items.size >= large
+    }
 
 
 def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:

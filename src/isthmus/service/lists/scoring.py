@@ -10,9 +10,10 @@ import numpy as np
 
 from isthmus.data.sequences import Histories
 from isthmus.model.fresh import Exploration
+from isthmus.recommender.shortlist import Sieve
 from isthmus.service.lists.items import Account, Filters
-from isthmus.service.lists.live import Asked, Live, Top, clock
-from isthmus.types import Bools, Floats
+from isthmus.service.lists.live import Asked, Live, Top, clock, scores_of
+from isthmus.types import Bools, Floats, Indices
 
 #: Length of the lists that are kept ready.
 WIDE: Final = 100
@@ -90,29 +91,37 @@ def room(live: Live, domain: str) -> int:
 
 def wide(live: Live, domain: str, asked: Asked, explore: Exploration | None = None) -> list[Top]:
     """Return the lists that are kept ready, of several persons."""
-    mask = live.shelf.listable(live.scorer(domain).items, clock())
-    return live.rank(domain, asked, WIDE, mask=mask, explore=explore)
+    return live.rank(domain, asked, WIDE, sieve=listable(live), explore=explore)
 
 
 def one(live: Live, ask: Ask, asked: Asked) -> Top:
     """Return a list that is filtered or long."""
-    columns = live.scorer(ask.domain).items
-    mask: Bools | None = live.shelf.listable(columns, clock())
-    if ask.filters or ask.left_out:
-        allowed = np.ones(columns.size, dtype=bool) if mask is None else mask.copy()
+    here = listable(live)
+
+    def sieve(rows: Indices) -> Bools | None:
+        mask = here(rows)
+        if not (ask.filters or ask.left_out):
+            return mask
+        allowed = np.ones(rows.size, dtype=bool) if mask is None else mask.copy()
         if ask.filters:
-            allowed &= live.shelf.filtered(ask.filters)[columns]
+            allowed &= live.shelf.filtered(ask.filters)[rows]
         if ask.left_out:
-            allowed &= ~np.isin(columns, ask.rows(live))
-        mask = allowed
+            allowed &= ~np.isin(rows, ask.rows(live))
+        return allowed
+
     how = ask.exploration(ask.k)
-    return live.rank(ask.domain, asked, ask.k, mask=mask, exclude_seen=ask.exclude_seen, explore=how)[0]
+    return live.rank(ask.domain, asked, ask.k, sieve=sieve, exclude_seen=ask.exclude_seen, explore=how)[0]
+
+
+def listable(live: Live) -> Sieve:
+    """Return what says which items may be listed now."""
+    now = clock()
+    return lambda rows: live.shelf.listable(rows, now)
 
 
 def without_each(live: Live, domain: str, history: Histories, rows: Sequence[int]) -> Floats:
     """Return the scores of ``rows`` with the whole history, and without each of its items, (H + 1, R)."""
-    scorer = live.scorer(domain)
-    columns = np.searchsorted(scorer.items, np.asarray(rows, np.int32))
+    items = np.asarray(rows, np.int32)
     parts = [history] + [history.keep(history.items != item) for item in history.items]
     step = room(live, domain)
     blocks = []
@@ -126,5 +135,5 @@ def without_each(live: Live, domain: str, history: Histories, rows: Sequence[int
             np.concatenate([part.ts for part in some]),
             np.concatenate([part.events for part in some]),
         )
-        blocks.append(scorer.score(together)[:, columns])
+        blocks.append(scores_of(live, domain, together, items))
     return np.concatenate(blocks)

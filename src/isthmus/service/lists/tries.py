@@ -6,7 +6,7 @@ import numpy as np
 
 from isthmus.model.fresh import Exploration, expected
 from isthmus.train.fit import Target
-from isthmus.types import Bools, Floats, Indices
+from isthmus.types import Bools, Floats, Indices, Ints
 
 
 class Tries:
@@ -23,9 +23,9 @@ class Tries:
         self.hopes = expected(target.methods, target.new)
         self.shown = np.zeros(target.new.size, np.int64)
 
-    def lifted(self, scores: Floats, how: Exploration) -> Floats:
-        """Return the scores (B, T) with the bonus of each new item; of each row the best new ones under the cap."""
-        return how.apply(scores, self.new, self.shown, self.hopes)
+    def lifted(self, how: Exploration, scores: Floats, columns: Ints) -> Floats:
+        """Return scores (B, C) of some columns with the bonus of each new item, and the best new ones under the cap."""
+        return how.apply(scores, self.new[columns], self.shown[columns], self.hopes[columns])
 
     def under(self, rows: Indices, cap: int) -> Bools:
         """Return which places of a list (L,) stay if it may hold ``cap`` new items: the first ones."""

@@ -14,9 +14,11 @@ import orjson
 
 from isthmus.data.sequences import Histories
 from isthmus.errors import IsthmusError
+from isthmus.recommender.shortlist import Wanted
 from isthmus.service.changes import when
 from isthmus.service.lists.answers import DIGITS, require_platforms
-from isthmus.service.lists.live import Live, Top, Version, clock, ranked
+from isthmus.service.lists.live import Live, LiveRules, Top, Version, clock, ranked
+from isthmus.service.lists.scoring import listable
 from isthmus.service.lock.gate import Caller
 from isthmus.service.log.records import EVENT, Record
 from isthmus.service.looking.forms import SHOWN, CompareIn
@@ -63,7 +65,8 @@ class Candidates:
 def _load(tenant: Tenant, name: str) -> Live:
     opened, version = tenant.models.open(name)
     # histories come from the model that answers, which leaves out what may not be used
-    return Live.build(opened, version, _items(tenant.log.read()), tenant.log.secret, consent_required=False)
+    rules = LiveRules(large=tenant.settings.large)
+    return Live.build(opened, version, _items(tenant.log.read()), tenant.log.secret, rules=rules)
 
 
 def _items(records: Iterable[Sequence[Record]]) -> Iterator[list[Record]]:
@@ -162,8 +165,7 @@ async def _rank(tenant: Tenant, one: Live, case: _Case) -> _Ranked:
         began = time.perf_counter()
         tops = {}
         for domain, heard in parts.items():
-            mask = one.shelf.listable(one.scorer(domain).items, clock())
-            tops[domain] = ranked(one, domain, heard, met, asked.k, mask)[0]
+            tops[domain] = ranked(one, domain, heard, Wanted(asked.k, met, listable(one)))[0]
         return _Ranked(one, time.perf_counter() - began, tops)
 
     return await tenant.lister.aside(work) if one is live else await asyncio.to_thread(work)

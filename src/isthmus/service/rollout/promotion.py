@@ -13,6 +13,7 @@ import numpy as np
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.lister import Lister
 from isthmus.service.lists.live import Asked, Live, Top, clock
+from isthmus.service.lists.scoring import listable
 from isthmus.types import Indices
 
 #: Persons whose lists are looked at.
@@ -77,8 +78,7 @@ class Side:
     async def tops(self, domain: str, asked: Asked) -> list[Top]:
         """Return lists, scored between those of others."""
         live = self.live
-        mask = live.shelf.listable(live.scorer(domain).items, clock())
-        return await self.lister.aside(partial(live.rank, domain, asked, K, mask=mask))
+        return await self.lister.aside(partial(live.rank, domain, asked, K, sieve=listable(live)))
 
 
 async def judge(active: Side, candidate: Side) -> list[Check]:

@@ -1,0 +1,177 @@
+"""Lists of a large catalogue without a score for every item: each method proposes its best, the blend scores those.
+
+The scores are those of :meth:`isthmus.model.blend.Blend.score`; what is approximate is which items are looked at, and
+the deviation of methods that compare texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from isthmus.data.sequences import Histories
+from isthmus.evaluate.ranks import top_k
+from isthmus.model.blend import Blend
+from isthmus.recommender.parts import Columns, Part, Sketch, Spread
+from isthmus.recommender.sketching import sketch_of
+from isthmus.split.cohorts import cohorts_of
+from isthmus.train.fit import Target
+from isthmus.types import Bools, Floats, Indices, Ints
+
+#: Items that each method proposes, at least, and for each place of a list.
+PROPOSED: Final = 1000
+FOR_A_PLACE: Final = 10
+#: So many times the length of a list must be left of what was proposed; else more are proposed.
+LEFT: Final = 5
+#: They are this many times as many then; above this share of the catalogue everything is scored.
+WIDER: Final = 4
+WHOLE: Final = 0.25
+
+#: Which of some items (corpus index) may be listed; None for all.
+Sieve = Callable[[Indices], Bools | None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a list has to keep to.
+
+    Parameters
+    ----------
+    k : int
+        Its length.
+    met : Histories, optional
+        What is left out of each person's list.
+    sieve : callable, optional
+        Which items may be listed.
+    lift : callable, optional
+        From scores (1, C) and columns (C,) to what the scores become.
+    """
+
+    k: int
+    met: Histories | None = None
+    sieve: Sieve | None = None
+    lift: Callable[[Floats, Ints], Floats] | None = None
+
+
+class Picked(NamedTuple):
+    """The columns of a list, best first, and their scores."""
+
+    columns: Ints
+    scores: Floats
+
+
+class _Weighed(NamedTuple):
+    """A part, and its weight for known and for new items."""
+
+    part: Part
+    known: float
+    new: float
+
+
+class Shortlist:
+    """Lists of one target domain.
+
+    Parameters
+    ----------
+    target : Target
+        What was learned for the domain.
+    before : Shortlist, optional
+        That of the same model with the first items only: what it made ready is used again.
+    """
+
+    def __init__(self, target: Target, before: Shortlist | None = None) -> None:
+        self.target = target
+        self.columns: Columns = Columns.of(target.items, target.new, None if before is None else before.columns.sample)
+        old: Sequence[Sketch | None] = [None] * len(target.methods) if before is None else before._sketches
+        self._sketches: list[Sketch] = [
+            sketch_of(method, self.columns, had) for method, had in zip(target.methods, old, strict=True)
+        ]
+
+    def pick(self, histories: Histories, wanted: Wanted, blend: Blend | None = None) -> list[Picked | None]:
+        """Return the list of each history; None where too little was proposed, and everything must be scored.
+
+        Parameters
+        ----------
+        histories : Histories
+            ``B`` histories.
+        wanted : Wanted
+            What the lists have to keep to.
+        blend : Blend, optional
+            Other weights than those of the target.
+        """
+        blend = self.target.blend if blend is None else blend
+        if blend.constraints is not None:
+            return [None] * len(histories)
+        met: Sequence[Ints | None] = [None] * len(histories)
+        if wanted.met is not None:
+            met = np.split(self.columns.of_items(wanted.met.items), wanted.met.indptr[1:-1])
+        weighed = self._weighed(histories, blend)
+        return [self._pick(parts, out, wanted, blend) for parts, out in zip(weighed, met, strict=True)]
+
+    def at(self, histories: Histories, columns: Ints) -> Floats:
+        """Return the scores of some columns for each history, (B, C), declared rules aside."""
+        blend = self.target.blend
+        return np.stack([self._totals(parts, columns, blend) for parts in self._weighed(histories, blend)])
+
+    def _weighed(self, histories: Histories, blend: Blend) -> Sequence[Sequence[_Weighed]]:
+        """Return the parts that count for each history."""
+        weights = blend.of_persons(cohorts_of(histories, self.columns.of_items(histories.items) >= 0))
+        voice = None if blend.voice is None or not self.columns.fresh.size else blend.voice
+        found: list[list[_Weighed]] = [[] for _ in range(len(histories))]
+        for place, sketch in enumerate(self._sketches):
+            spoken = None if voice is None else voice[place]
+            rows = np.arange(len(histories)) if spoken else np.flatnonzero(weights[:, place])
+            if not rows.size:
+                continue
+            some = histories if rows.size == len(histories) else histories.take(rows)
+            for row, part in zip(rows.tolist(), sketch.parts(some), strict=True):
+                own = float(weights[row, place])
+                found[row].append(_Weighed(part, own, own if spoken is None else spoken))
+        return found
+
+    def _pick(self, parts: Sequence[_Weighed], met: Ints | None, wanted: Wanted, blend: Blend) -> Picked | None:
+        count = max(PROPOSED, FOR_A_PLACE * wanted.k)
+        while True:
+            columns = self._candidates(parts, count, met, wanted)
+            if columns.size >= min(LEFT * wanted.k, self.columns.size):
+                break
+            count *= WIDER
+            if count > WHOLE * self.columns.size:
+                return None
+        scores = self._totals(parts, columns, blend)[None]
+        if wanted.lift is not None:
+            scores = wanted.lift(scores, columns)
+        best = top_k(scores, min(wanted.k, columns.size))[0]
+        best = best[best >= 0]
+        return Picked(columns[best], scores[0, best])
+
+    def _candidates(self, parts: Sequence[_Weighed], count: int, met: Ints | None, wanted: Wanted) -> Ints:
+        """Return the columns that may be listed of what is proposed, rising."""
+        more = 0 if met is None else met.size
+        found = [one.part.propose(count + more) for one in parts]
+        if not self.columns.many_new:
+            found.append(self.columns.fresh)
+        if sum(some.size for some in found) < count:  # of items that are all alike the first ones are listed
+            found.append(np.arange(min(count + more, self.columns.size)))
+        columns = np.sort(np.concatenate(found))
+        columns = columns[np.diff(columns, prepend=-1) > 0]
+        if met is not None:
+            columns = columns[~np.isin(columns, met)]
+        allowed = None if wanted.sieve is None else wanted.sieve(self.columns.items[columns])
+        return columns if allowed is None else columns[allowed]
+
+    def _totals(self, parts: Sequence[_Weighed], columns: Ints, blend: Blend) -> Floats:
+        """Return the weighted sum of standardised scores of some columns, (C,)."""
+        if blend.bare:
+            return parts[0].part.at(columns)
+        new = self.columns.new[columns]
+        total = np.where(new, np.float32(blend.level), np.float32(0.0))
+        for part, known, spoken in parts:
+            spread: Spread = part.spread
+            if spread.deviation:
+                scaled = (part.at(columns) - np.float32(spread.mean)) / np.float32(spread.deviation)
+                total += scaled * np.where(new, np.float32(spoken), np.float32(known))
+        return total
