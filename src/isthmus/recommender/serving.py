@@ -14,7 +14,7 @@ from scipy import sparse
 
 from isthmus.data.sequences import Histories, ranges
 from isthmus.model.base import ItemToItem, Method
-from isthmus.model.content import TextContent, TfidfContent, without_self
+from isthmus.model.content import TextContent, TfidfContent
 from isthmus.train.fit import Target
 from isthmus.types import Floats, Indices
 
@@ -91,26 +91,42 @@ def _item_to_item(method: ItemToItem) -> Score:
 
 
 def _tfidf(method: TfidfContent) -> Score:
-    itself, rows = method.itself, method.target
-    whole = rows.size == method.text.shape[0] and bool((rows == np.arange(rows.size)).all())
-    listed = method.text if whole else sparse.csr_array(method.text[rows])
+    rows, text = method.target, method.text
+    whole = rows.size == text.shape[0] and bool((rows == np.arange(rows.size)).all())
+    listed = text if whole else sparse.csr_array(text[rows])
+    less = _Itself(method.target, method.itself)
 
     def score(histories: Histories) -> Floats:
         profile = method.profile(histories)
-        scores = (listed @ (profile @ method.text).toarray().T).T
-        return without_self(scores, profile, method.target, itself)
+        return less((listed @ (profile @ text).toarray().T).T, profile)
 
     return score
 
 
+class _Itself:
+    """Takes from scores what an item of a history gives to itself, as :func:`isthmus.model.content.without_self`."""
+
+    def __init__(self, target: Indices, itself: Floats) -> None:
+        self._itself = itself
+        self._place = np.full(itself.size, -1, np.int32)
+        self._place[target] = np.arange(target.size)
+
+    def __call__(self, scores: Floats, profile: sparse.csr_array) -> Floats:
+        """Return ``scores`` (B, T), changed in place; ``profile`` is (B, N)."""
+        place = self._place[profile.indices]
+        listed = place >= 0
+        row = np.repeat(np.arange(profile.shape[0]), np.diff(profile.indptr))[listed]
+        scores[row, place[listed]] -= profile.data[listed] * self._itself[profile.indices[listed]]
+        return scores
+
+
 def _text(method: TextContent) -> Score:
-    itself = (method.vectors**2).sum(axis=1)
+    less = _Itself(method.target, (method.vectors**2).sum(axis=1))
     listed = _rows(method.vectors, method.target).T
 
     def score(histories: Histories) -> Floats:
         profile = method.profile(histories)
-        scores = np.asarray(profile @ method.vectors) @ listed
-        return without_self(scores, profile, method.target, itself)
+        return less(np.asarray(profile @ method.vectors) @ listed, profile)
 
     return score
 

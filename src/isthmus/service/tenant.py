@@ -25,6 +25,7 @@ from isthmus.service.log.upkeep import Upkeep
 from isthmus.service.problems import BusyError, ConflictError
 from isthmus.service.rollout.arm import Arm, Canary, count_in
 from isthmus.service.rollout.arms import Rollout
+from isthmus.service.rollout.loading import uncollected
 from isthmus.service.rollout.models import Models
 from isthmus.service.rollout.pointer import ROLES, Pointer, Role, Trial
 from isthmus.service.rollout.shadow import Shadow
@@ -37,6 +38,8 @@ from isthmus.service.watch.traces import step
 _DRIFT: Final = "{}.drift.json"
 #: Seconds an erasure may take: the store is written anew.
 ERASING: Final = 600.0
+#: Seconds in which a model makes lists ready before it answers, about.
+PREPARING: Final = 2.0
 
 
 class Tenant:
@@ -307,16 +310,18 @@ class Tenant:
         """
         async with self.changing:
             pointer = self.models.back() if name is None else self.models.activated(name)
-            opened, version = await asyncio.to_thread(self.models.open, pointer.active)
-            if version == self.live.version:
-                await self.let_answer(self.live, pointer)
-                return version
-            live = await self.built(opened, version)
-            self.rollout.coming = Arm(live, self.settings, Trial(version.name, version.digest, 1.0))
-            try:
-                await self.let_answer(live, pointer)
-            finally:
-                self.rollout.coming = None
+            with uncollected():
+                opened, version = await asyncio.to_thread(self.models.open, pointer.active)
+                if version == self.live.version:
+                    await self.let_answer(self.live, pointer)
+                    return version
+                live = await self.built(opened, version)
+                self.rollout.coming = coming = Arm(live, self.settings, Trial(version.name, version.digest, 1.0))
+                try:
+                    await coming.lister.prepare(self.lister.lately(live), PREPARING)
+                    await self.let_answer(live, pointer)
+                finally:
+                    await self.rollout.end(coming)
             return version
 
     async def let_answer(self, live: Live, pointer: Pointer) -> None:
@@ -331,10 +336,11 @@ class Tenant:
         rollout = self.rollout
         trials = [(rollout.arm(role), pointer.trial(role)) for role in ROLES]
         over = [arm for arm, trial in trials if arm is not None and trial is None]
+        ready = next((arm.lister for arm in rollout.arms if arm.live is live), None)
         for gone in [*over, *(arm for arm in rollout.arms if arm.live is live)]:
             rollout.let_go(gone)
         if live is not self.live:
-            self.take(live, reference)
+            self.take(live, reference, ready)
         for arm in over:
             await rollout.end(arm)
 
@@ -354,13 +360,13 @@ class Tenant:
             self._tail = None
         return made
 
-    def take(self, live: Live, reference: Reference | None = None) -> None:
-        """Let a model answer; another one brings the ``reference`` that its lists are held against.
+    def take(self, live: Live, reference: Reference | None = None, ready: Lister | None = None) -> None:
+        """Let a model answer; another one brings the ``reference`` its lists are held against, and lists ``ready``.
 
         What was loaded is taken out of the garbage collector's rounds, which would halt requests for long.
         """
         self.live, self.loaded = live, clock()
-        self.lister.replaced()
+        self.lister.replaced(ready)
         if reference is None:
             self.observer.grown(live)
         else:

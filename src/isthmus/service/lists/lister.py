@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal, TypeVar
 
 import numpy as np
@@ -15,7 +16,9 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import NotFoundError
 from isthmus.log import logger
 from isthmus.service.lists.exposure import Exposure
+from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import Live, Top, clock
+from isthmus.service.lists.pace import Pace
 from isthmus.service.lists.scoring import WIDE, Ask, one, room, wide, without_each
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.watch.traces import step
@@ -25,6 +28,16 @@ Done = TypeVar("Done")
 Layer = Literal["model", "cached", "popular"]
 #: Persons whose lists are made ready together in idle time, at most.
 IDLE: Final = 16
+#: The same while others are waited for.
+BESIDE: Final = 4
+#: Accounts remembered that asked last.
+LATELY: Final = 1000
+#: Share of the deadline that a list may be expected to take; one that would take longer comes from a cheaper layer at
+#: once, so that what is scored is still waited for when it is done.
+PROMISE: Final = 0.8
+#: Seconds of lists that are scored on the event loop itself: handing work of a few milliseconds to a thread costs more,
+#: for the two take turns at every step of it.
+QUICK: Final = 0.004
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,9 @@ class Lister:
         self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()
         self._jobs: deque[_Job] = deque()
         self._cold: OrderedDict[int, None] = OrderedDict()
+        self._lately: OrderedDict[Account, None] = OrderedDict()
+        self._pace = Pace()
+        self._aside = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scorer")
         self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
@@ -127,11 +143,29 @@ class Lister:
             await asyncio.gather(self._task, return_exceptions=True)
         self._pool.shutdown(wait=wait, cancel_futures=True)
 
-    def replaced(self) -> None:
-        """Begin anew after another model or more items came: no list that is kept holds any more."""
+    def replaced(self, ready: Lister | None = None) -> None:
+        """Begin anew after another model or more items came; ``ready`` has lists of that model, no others hold."""
         self._cold.clear()
-        self._kept.clear()
+        self._kept = OrderedDict() if ready is None else ready._kept.copy()
+        self.warm(self.lately(self._live()))
         self.warm(self._live().state.linked)
+
+    def lately(self, live: Live) -> list[int]:
+        """Return the persons who asked last, newest first, as ``live`` counts them."""
+        found = (live.state.person(*account) for account in reversed(self._lately))
+        return list(dict.fromkeys(person for person in found if person is not None))
+
+    async def prepare(self, persons: Sequence[int], seconds: float) -> None:
+        """Make the lists of ``persons`` ready, in half of the time at most, for about ``seconds``."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        for start in range(0, len(persons), BESIDE):
+            began = loop.time()
+            if began > until:
+                return
+            for domain in self._live().domains:
+                await self._wide(domain, persons[start : start + BESIDE])
+            await asyncio.sleep(loop.time() - began)
 
     def warm(self, persons: Iterable[int], *, soon: bool = False) -> None:
         """Make the lists of ``persons`` ready in idle time; ``soon``: before those of others."""
@@ -148,6 +182,10 @@ class Lister:
 
     def ready(self, ask: Ask) -> Top | None:
         """Return the list if it is kept ready and nothing happened since."""
+        self._lately[ask.account] = None
+        self._lately.move_to_end(ask.account)
+        if len(self._lately) > LATELY:
+            self._lately.popitem(last=False)
         if not ask.plain:
             return None
         live = self._live()
@@ -165,7 +203,7 @@ class Lister:
         top = self.ready(ask)
         if top is not None:
             return Listed(top, "model")
-        if len(self._jobs) >= self._settings.waiting:
+        if self._too_much():
             return self._cheaper(ask)
         done: asyncio.Future[Top] = asyncio.get_running_loop().create_future()
         self._jobs.append(_Job(ask, done))
@@ -176,6 +214,12 @@ class Lister:
                     return Listed(await done, "model")
         except TimeoutError:
             return self._cheaper(ask)
+
+    def _too_much(self) -> bool:
+        """Return whether a list would come too late, judging by how long the newest ones took."""
+        waiting = len(self._jobs)
+        expected = (waiting + 1 + self._pace.inside) * self._pace.seconds
+        return waiting >= self._settings.waiting or (waiting > 0 and expected > PROMISE * self._settings.deadline)
 
     async def contributions(self, ask: Ask, rows: Sequence[int]) -> tuple[Histories, Floats]:
         """Return a person's history and what leaving each event out takes from the scores of ``rows``.
@@ -189,13 +233,17 @@ class Lister:
         """
         live = self._live()
         history = live.heard(ask.domain, live.ask([ask.person(live)])).last(WIDE)
-        asked = asyncio.get_running_loop().run_in_executor(self._pool, without_each, live, ask.domain, history, rows)
+        asked = self.aside(partial(without_each, live, ask.domain, history, rows))
         with step("score without each", {"isthmus.events": int(history.items.size)}):
             return history, await asked
 
     async def aside(self, work: Callable[[], Done]) -> Done:
         """Return what ``work`` returns, done between two lists: what it uses is used by nobody meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        self._aside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._aside -= 1
 
     def _cheaper(self, ask: Ask) -> Listed:
         """Return an older list of the person, else the popular items; what is seen by now is left out."""
@@ -215,22 +263,22 @@ class Lister:
 
     async def _serve(self) -> None:
         """Score what waits, a block at a time; in idle time make lists ready."""
-        loop = asyncio.get_running_loop()
         while True:
+            await asyncio.sleep(0)  # others have their turn, also where scoring waits for nothing
             if not self._jobs and not self._cold:
                 self._work.clear()
                 await self._work.wait()
             try:
                 if self._jobs:
-                    await self._score(loop)
+                    await self._score()
                 else:
-                    await self._warm_some(loop)
+                    await self._warm_some()
             except asyncio.CancelledError:
                 raise
             except Exception:
                 logger.exception("scoring")
 
-    async def _score(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _score(self) -> None:
         jobs = self._take()
         if not jobs:
             return
@@ -238,15 +286,16 @@ class Lister:
         live = self._live()
         persons = [job.ask.person(live) for job in plain]
         try:
-            if plain:
-                tops = await self._wide(loop, jobs[0].ask.domain, persons)
-                for job, top in zip(plain, tops, strict=True):
-                    job.answer(job.ask.cut(top))
-            for job in jobs:
-                if not job.ask.plain and not job.done.done():
-                    live = self._live()
-                    asked = live.ask([job.ask.person(live)])
-                    job.answer(await loop.run_in_executor(self._pool, one, live, job.ask, asked))
+            with self._pace.of(len(jobs)):
+                if plain:
+                    tops = await self._wide(jobs[0].ask.domain, persons)
+                    for job, top in zip(plain, tops, strict=True):
+                        job.answer(job.ask.cut(top))
+                for job in jobs:
+                    if not job.ask.plain and not job.done.done():
+                        live = self._live()
+                        asked = live.ask([job.ask.person(live)])
+                        job.answer(await self._scored(1, partial(one, live, job.ask, asked)))
         except Exception as error:
             for job in jobs:
                 if not job.done.done():
@@ -270,8 +319,7 @@ class Lister:
         self._jobs = deque(job for job in self._jobs if id(job) not in taken)
         return mine
 
-    async def _warm_some(self, loop: asyncio.AbstractEventLoop) -> None:
-        await asyncio.sleep(0)
+    async def _warm_some(self) -> None:
         live = self._live()
         size = min(IDLE, len(self._cold), *(room(live, domain) for domain in live.domains))
         some = [self._cold.popitem(last=False)[0] for _ in range(size)]
@@ -279,13 +327,13 @@ class Lister:
         for domain in live.domains:
             lacking = [person for person in some if not self._has(live, person, domain)]
             if lacking and self._live() is live:
-                await self._wide(loop, domain, lacking)
+                await self._wide(domain, lacking)
 
     def _has(self, live: Live, person: int, domain: str) -> bool:
         kept = self._kept.get((person, domain))
         return kept is not None and self._holds(kept, live, person)
 
-    async def _wide(self, loop: asyncio.AbstractEventLoop, domain: str, persons: Sequence[int | None]) -> Sequence[Top]:
+    async def _wide(self, domain: str, persons: Sequence[int | None]) -> Sequence[Top]:
         """Return the lists of some persons, and keep them."""
         live = self._live()
         stamps = [_stamp(live, person) for person in persons]
@@ -293,7 +341,7 @@ class Lister:
         consents = [_said(live, person) for person in persons]
         rules = self._settings
         how = Ask(("", ""), domain, explore=rules.explore, bonus=rules.explore_bonus).exploration(WIDE)
-        tops = await loop.run_in_executor(self._pool, wide, live, domain, live.ask(persons), how)
+        tops = await self._scored(len(persons), partial(wide, live, domain, live.ask(persons), how))
         for person, stamp, said, top in zip(persons, stamps, consents, tops, strict=True):
             if said is not _said(live, person):
                 continue  # not even as an older list: it may hold what was forbidden since
@@ -302,6 +350,12 @@ class Lister:
         while len(self._kept) > self._settings.cache:
             self._kept.popitem(last=False)
         return tops
+
+    async def _scored(self, lists: int, work: Callable[[], Done]) -> Done:
+        """Return what ``work`` returns: at once if it is quick, else done in the thread."""
+        if 0 < self._pace.alone * lists < QUICK and not self._aside:
+            return self._pace.timed(lists, work)
+        return await self.aside(partial(self._pace.timed, lists, work, beside=True))
 
     def forget(self, persons: Iterable[int]) -> None:
         """Drop what is kept of some persons."""
