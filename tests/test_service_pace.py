@@ -1,0 +1,99 @@
+"""Lists in time: quick ones are scored at once, late ones are not begun, a new model comes with lists ready."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from isthmus.service.core import Service
+from isthmus.service.lists import lister as lists
+from isthmus.service.lists import scoring
+from isthmus.service.lists.scoring import Ask
+from small_service import account, models, served
+
+Client = httpx.AsyncClient
+
+
+async def ask(client: Client, number: int) -> dict[str, object]:
+    said = await client.post("/v1/recommend", json={"persons": [account(number)], "target": "source", "k": 5})
+    assert said.status_code == 200, said.text
+    answer: dict[str, object] = said.json()
+    return answer
+
+
+def test_a_new_model_has_the_lists_of_those_who_asked_last_ready(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        lister = service.tenant().lister
+        for number in range(5):
+            await ask(client, number)
+        assert (await client.post("/v1/models/second/activate")).status_code == 200
+        live = service.tenant().live
+        asks = [Ask((who["platform"], who["user"]), live.domains[0]) for who in map(account, range(6))]
+        ready = [lister.ready(one) for one in asks]
+        assert [top is not None for top in ready] == [True] * 5 + [False]
+        assert all(top.live is live for top in ready if top is not None)
+
+    assert models()
+    served(tmp_path, test)
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
+    """Let each list take its time; return how many were made together each time."""
+    made: list[int] = []
+
+    def slow(live: object, domain: str, asked: scoring.Asked, *more: object) -> object:
+        made.append(len(asked.persons))
+        time.sleep(seconds * len(asked.persons))
+        return scoring.wide(live, domain, asked, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lists, "wide", slow)
+    return made
+
+
+def test_what_would_be_late_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = slowed(monkeypatch, 0.02)
+
+    async def test(client: Client, service: Service) -> None:
+        lister = service.tenant().lister
+        await ask(client, 0)
+        asks = [Ask((who["platform"], who["user"]), "source") for who in (account(1 + n) for n in range(40))]
+        began = time.perf_counter()
+        found = await asyncio.gather(*map(lister.answer, asks))
+        good = sum(listed.layer == "model" for listed in found)
+        assert good >= 4, "what is begun is there in time"
+        assert sum(made) <= 1 + good + 5, "hardly anything is scored in vain"
+        assert time.perf_counter() - began < 1.0, "nobody waits for the others"
+
+    served(tmp_path, test, deadline=0.5)
+
+
+def test_slow_lists_leave_the_event_loop_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slowed(monkeypatch, 0.1)
+
+    async def test(client: Client, service: Service) -> None:
+        await ask(client, 0)
+        asked = asyncio.create_task(ask(client, 1))
+        while not service.tenant().lister.waiting:
+            await asyncio.sleep(0)
+        began = time.perf_counter()
+        for _ in range(5):
+            assert (await client.get("/livez")).status_code == 200
+        assert time.perf_counter() - began < 0.1
+        await asked
+
+    served(tmp_path, test)
+
+
+def test_quick_lists_are_scored_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(client: Client, service: Service) -> None:
+        lister = service.tenant().lister
+        monkeypatch.setattr(lists, "QUICK", 1.0)
+        await ask(client, 0)
+        lister._pool.shutdown()
+        assert not (await ask(client, 1))["degraded"]
+
+    served(tmp_path, test)
