@@ -377,7 +377,11 @@ def test_the_log_is_typed_and_words_are_learned() -> None:
 def test_the_example_of_the_page_runs() -> None:
     page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    exec(compile(block, "training.md", "exec"), {"__name__": "page"})
+    page_names: dict[str, object] = {"__name__": "page"}
+    exec(compile(block, "training.md", "exec"), page_names)
+    log = page_names["log"]
+    assert isinstance(log, LoopLog)
+    assert log.best > -0.2, "the line's slope was found"
 
 
 def test_the_page_tells_every_setting_and_its_default() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from isthmus.client import Event, Receipt, ServiceError
 from isthmus.errors import ArtefactError, DataError, StorageError
-from isthmus.service.streams.brokers import _body
 from isthmus.service.streams.intake import Delivery, Intake, UnsettledError, read_events, replay
 from isthmus.service.streams.letters import Letter, Letters
 from isthmus.service.streams.place import place_of
+from isthmus.service.streams.redis_source import content_of
 
 ONE = {"platform": "shop", "user": "u", "item": "i", "event": "like"}
 
@@ -210,5 +210,8 @@ def test_urls_name_streams_and_logs_name_no_password() -> None:
     assert (place.address, place.name, place.label) == ("amqp://u:p%40ss@host/v?heartbeat=5", "q", "amqp://host/q")
     assert place.claim == 2.5
     assert place_of("nats://h?stream=s&subject=a.b").subject == "a.b"
-    assert _body({b"platform": b"shop", b"user": b"\xff"}) == json.dumps({"platform": "shop", "user": "�"}).encode()
-    assert _body({b"data": b"x", b"platform": b"shop"}) == b"x"
+    assert (
+        content_of({b"platform": b"shop", b"user": b"\xff"})[0]
+        == json.dumps({"platform": "shop", "user": "�"}).encode()
+    )
+    assert content_of({b"data": b"x", b"platform": b"shop"}) == (b"x", "")

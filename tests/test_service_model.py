@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 from hypothesis import HealthCheck, Phase, settings
@@ -29,6 +31,8 @@ PLACES = st.sampled_from(TENANTS)
 class Machine(RuleBasedStateMachine):
     """The service in this process, and what it should know."""
 
+    ran: ClassVar[Counter[str]] = Counter()
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -48,6 +52,7 @@ class Machine(RuleBasedStateMachine):
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     def ask(self, tenant: str, method: str, path: str, body: object = None) -> httpx.Response:
+        self.ran[f"{method} {path.split('/')[2]}"] += 1
         headers = {"authorization": f"Bearer {self.keys[tenant]}"}
         return self.loop.run_until_complete(self.client.request(method, path, json=body, headers=headers))
 
@@ -111,6 +116,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(tenant=PLACES)
     def seal(self, tenant: str) -> None:
+        self.ran["seal"] += 1
         one = self.service.tenants[tenant]
         segments: Segments = one.upkeep.segments
         self.loop.run_until_complete(asyncio.to_thread(segments.seal, one.log))
@@ -118,6 +124,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        self.ran["restart"] += 1
         digests = [self.service.tenants[tenant].live.state.digest() for tenant in TENANTS]
         self.close()
         self.open()
@@ -138,9 +145,14 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+ASKED = {"POST events", "DELETE persons", "GET persons", "POST recommend", "POST models", "seal", "restart"}
+
+
 def test_two_tenants_answer_as_two_dicts_would() -> None:
+    """Each step asserts; at the end every kind of step was taken, and enough of them."""
+    Machine.ran.clear()
     chosen = settings(
-        max_examples=count(4, 500),
+        max_examples=count(12, 500),
         stateful_step_count=count(15, 50),
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -149,3 +161,6 @@ def test_two_tenants_answer_as_two_dicts_would() -> None:
         database=None,
     )
     run_state_machine_as_test(Machine, settings=chosen)
+    print(dict(Machine.ran))
+    assert set(Machine.ran) == ASKED, Machine.ran
+    assert Machine.ran.total() >= count(30, 10_000)

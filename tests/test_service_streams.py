@@ -26,9 +26,10 @@ from tests.tiers import count
 
 pytest.importorskip("faststream")
 
-Put = Callable[[Sequence[bytes]], None]
+Put = Callable[..., None]
 Left = Callable[[], int]
 PERSONS = 5
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 @contextmanager
@@ -90,10 +91,10 @@ def redis_stream() -> Iterator[tuple[str, Put, Left]]:
     redis = pytest.importorskip("redis")
     with redis_server() as url, redis.Redis.from_url(url) as client:
 
-        def put(bodies: Sequence[bytes]) -> None:
+        def put(bodies: Sequence[bytes], **headers: str) -> None:
             with client.pipeline() as pipe:
                 for body in bodies:
-                    pipe.xadd("events", {"data": body})
+                    pipe.xadd("events", {"data": body, **headers})
                 pipe.execute()
 
         def left() -> int:
@@ -120,10 +121,10 @@ def nats_stream() -> Iterator[tuple[str, Put, Left]]:
     async def make(stream: object) -> None:
         await stream.add_stream(name="events", subjects=["events.>"])  # type: ignore[attr-defined]
 
-    def put(bodies: Sequence[bytes]) -> None:
+    def put(bodies: Sequence[bytes], **headers: str) -> None:
         async def work(stream: object) -> None:
             for body in bodies:
-                await stream.publish("events.shop", body)  # type: ignore[attr-defined]
+                await stream.publish("events.shop", body, headers=headers or None)  # type: ignore[attr-defined]
 
         run(work)
 
@@ -155,10 +156,10 @@ def rabbit_queue() -> Iterator[tuple[str, Put, Left]]:
 
         return asyncio.run(inside())
 
-    def put(bodies: Sequence[bytes]) -> None:
+    def put(bodies: Sequence[bytes], **headers: str) -> None:
         async def work(channel: object) -> None:
             for number, body in enumerate(bodies):
-                kept = pika.Message(body, delivery_mode=2, message_id=f"m{hash(body)}-{number}")
+                kept = pika.Message(body, delivery_mode=2, message_id=f"m{hash(body)}-{number}", headers=headers)
                 await channel.default_exchange.publish(kept, "events")  # type: ignore[attr-defined]
 
         run(work)
@@ -181,10 +182,10 @@ def kafka_topic() -> Iterator[tuple[str, Put, Left]]:
     hosts = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
     sent = 0
 
-    def put(bodies: Sequence[bytes]) -> None:
+    def put(bodies: Sequence[bytes], **headers: str) -> None:
         nonlocal sent
         for body in bodies:
-            producer.produce("events", body)
+            producer.produce("events", body, headers=headers)
             sent += 1
             producer.poll(0)
         assert producer.flush(20) == 0
@@ -231,19 +232,23 @@ def test_a_killed_consumer_loses_no_event_and_doubles_none(kind: str, service: s
                 until(lambda before=before, process=process: stored(service) > before or process.poll() is not None)
                 time.sleep(rng.uniform(0.0, 0.02))
         put([b"\xff\xfe\x00", json.dumps({"platform": "north"}).encode()])
-        with consuming(stream, service, letters) as process:
-            until(lambda: process.poll() is not None or (left() == 0 and kept(service, kind) >= total), count(120, 600))
+        put(deeds(kind, total, total + 1), traceparent=f"00-{TRACE}-{SPAN}-01")
+        with consuming(stream, service, letters, "--traces", "console", "--trace-share", 0) as process:
+            until(lambda: process.poll() is not None or (left() == 0 and kept(service, kind) > total), count(120, 600))
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=30)
             assert process.returncode == 0, err
         assert left() == 0
     found = chain.from_iterable(told(service, f"{kind}{number}") for number in range(PERSONS))
-    assert sorted(deed["value"] for deed in found) == [float(n) for n in range(total)]  # type: ignore[type-var]
+    assert sorted(deed["value"] for deed in found) == [float(n) for n in range(total + 1)]  # type: ignore[type-var]
     dead = [json.loads(line) for line in letters.read_text().splitlines()]
     assert len({letter["id"] for letter in dead}) == len(dead) == 3
     assert {letter["tries"] for letter in dead} == {5}
     assert sorted(letter["error"] for letter in dead)[-1] == "user: Field required"
     assert f"{kind}1" not in err
+    (span,) = [line for line in map(json.loads, err.splitlines()) if "context" in line]
+    assert (span["context"]["trace_id"], span["parent_id"]) == (f"0x{TRACE}", f"0x{SPAN}")
+    assert span["kind"] == "SpanKind.CONSUMER"
 
 
 def test_nothing_is_lost_while_the_broker_or_the_service_is_away(tmp_path: Path) -> None:

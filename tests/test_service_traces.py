@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from tests.servers import redis_server
 from tests.small_service import account, event, item, served, started
 from tests.test_cli import isthmus
 from tests.tiers import count
@@ -164,3 +168,40 @@ def test_lines_of_the_log_name_the_trace_and_the_request(tmp_path: Path) -> None
     assert told["attributes"]["http.response.status_code"] == 200
     assert account()["user"] not in err
     assert os.path.basename(str(tmp_path)) not in json.dumps(told)
+
+
+def test_a_message_of_a_stream_its_request_and_its_commit_are_one_trace(tmp_path: Path) -> None:
+    """O5: stream, HTTP, log and state; a message that nobody traces begins a trace of its own."""
+    redis = pytest.importorskip("redis")
+    pytest.importorskip("faststream")
+    n = count(60, 1000)
+    with collector() as (to, got), redis_server() as broker, redis.Redis.from_url(broker) as client:
+        for number in range(n):
+            trace, span = sent(number)
+            said = {"data": json.dumps(event(number % 40, id=f"e{number}"))}
+            client.xadd("events", {**said, "traceparent": f"00-{trace.hex()}-{span.hex()}-01"})
+        client.xadd("events", {"data": json.dumps(event(1, id="last"))})
+        with started(tmp_path / "data", "--no-warm", "--traces", to) as (service, url):
+            command = [Path(sys.executable).parent / "isthmus", "consume", f"{broker}?stream=events", "--to", url]
+            command += ["--letters", tmp_path / "dead.jsonl", "--idle", 1, "--traces", to, "--json"]
+            done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
+            assert json.loads(done.stdout)["stored"] == n + 1, done.stderr
+            service.terminate()
+            assert service.wait(20) == 0
+    by_trace: dict[bytes, dict[str, Any]] = {}
+    for span in got:
+        by_trace.setdefault(span.trace_id, {})[span.name] = span
+    joined = 0
+    for number in range(n):
+        trace, parent = sent(number)
+        steps = by_trace.pop(trace)
+        before = parent
+        for name in ("process messages", "POST /v1/events", "log commit", "count in"):
+            assert steps[name].parent_span_id == before, name
+            before = steps[name].span_id
+        joined += 1
+    print(f"{joined} of {n} messages joined")
+    (rest,) = [steps for steps in by_trace.values() if "log commit" in steps]
+    assert rest["process messages"].parent_span_id == b""
+    assert rest["POST /v1/events"].parent_span_id == rest["process messages"].span_id
+    assert event(1)["user"] not in "".join(map(str, got))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isthmus import __version__
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
 from isthmus.errors import InputError
 
 if TYPE_CHECKING:
-    from isthmus.client import Client
+    from isthmus.client import Client, Event, Receipt
     from isthmus.service.streams.letters import Letters
 
 app = typer.Typer()
@@ -40,6 +42,12 @@ def consume_(
         Path, typer.Option(metavar="FILE", help="Where messages go that cannot be used after 5 tries.")
     ] = Path("dead-letters.jsonl"),
     idle: Annotated[float, typer.Option(min=0, help="Seconds without a message until it ends; 0 for never.")] = 0.0,
+    traces: Annotated[
+        str, typer.Option(metavar="URL", help="Where traces go: console, or OTLP over HTTP (http://HOST/v1/traces).")
+    ] = "",
+    trace_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share traced of the messages that bring no trace of their own.")
+    ] = 1.0,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -48,11 +56,21 @@ def consume_(
         from isthmus.service.streams.brokers import open_source
         from isthmus.service.streams.consume import Pace, run
         from isthmus.service.streams.place import place_of
+        from isthmus.service.watch.traces import Tracing, traceparent
     except ImportError as error:
         raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[stream]'") from None
     place = place_of(url)
+    tracing = Tracing(traces, __version__, share=trace_share) if traces else None
     with _client(to, key) as client:
-        counts = run(open_source(place), place.label, client.send, _letters(letters), Pace(idle))
+
+        def send(events: Sequence[Event]) -> Receipt:
+            return client.send(events, traceparent=traceparent())
+
+        try:
+            counts = run(open_source(place), place.label, send, _letters(letters), Pace(idle), tracing)
+        finally:
+            if tracing is not None:
+                tracing.close()
     if wants_json():
         put_json(asdict(counts))
         return

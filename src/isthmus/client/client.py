@@ -82,8 +82,10 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def send(self, events: Sequence[Event]) -> Receipt:
+    def send(self, events: Sequence[Event], *, traceparent: str = "") -> Receipt:
         """Return when the service has ``events`` on disk; the next list counts them.
+
+        ``traceparent`` names the trace (W3C) that the request is part of, if any.
 
         Raises
         ------
@@ -91,7 +93,8 @@ class Client:
             They were refused, or there is no answer after all tries.
         """
         named = [event if event.id else replace(event, id=uuid.uuid4().hex) for event in events]
-        said = self._ask("POST", "/v1/events", {"events": [_plain(asdict(event)) for event in named]})
+        body: Json = {"events": [_plain(asdict(event)) for event in named]}
+        said = self._ask("POST", "/v1/events", body, {"traceparent": traceparent} if traceparent else None)
         texts = {name: tuple(cast("list[str]", said[name])) for name in ("ids", "duplicates", "conflicts")}
         return Receipt(_whole(said["accepted"]), **texts, data_version=_whole(said["data_version"]))
 
@@ -163,12 +166,12 @@ class Client:
         """Models tried beside the one that answers, and the gate they pass."""
         return Rollout(self._ask)
 
-    def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
+    def _ask(self, method: str, path: str, body: Json | None = None, headers: Mapping[str, str] | None = None) -> Json:
         failed = ServiceError("no answer")
         for left in reversed(range(self._tries)):
             wait = 0.1
             try:
-                answer = self._http.request(method, path, json=body)
+                answer = self._http.request(method, path, json=body, headers=headers)
             except httpx.TransportError as error:
                 failed = ServiceError(f"no answer: {type(error).__name__}", where=str(self._http.base_url))
             else:

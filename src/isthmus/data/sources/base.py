@@ -28,6 +28,30 @@ _OPENERS: Final[dict[bytes, Callable[..., object]]] = {b"\x1f\x8b": gzip.open, b
 SPOILT_SCHEMA: Final = {LINE: pl.Int64(), "reason": pl.String(), "raw": pl.String()}
 
 
+#: A byte that text does not hold as a rule, so that lines are read as a table of one column.
+_NOWHERE: Final = b"\x01"
+
+
+def lines_of(data: bytes) -> pl.Series:
+    r"""Return the lines of a block of text.
+
+    Examples
+    --------
+    >>> lines_of(b"a,b\n\x01\n").to_list()
+    ['a,b', '\x01']
+    """
+    if _NOWHERE in data:
+        return pl.Series("raw", data.decode().split("\n")[:-1], dtype=pl.String)
+    table = pl.read_csv(
+        b"raw\n" + data,
+        separator=_NOWHERE.decode(),
+        quote_char=None,
+        schema={"raw": pl.String},
+        empty_string_is_null=False,
+    )
+    return table["raw"]
+
+
 def no_spoilt() -> pl.DataFrame:
     """Return an empty table of lines that could not be read."""
     return pl.DataFrame(schema=SPOILT_SCHEMA)

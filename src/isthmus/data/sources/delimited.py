@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from isthmus.data.sources.base import LINE, LONGEST_LINE, SPOILT_SCHEMA, Batch, Block, blocks, no_spoilt
+from isthmus.data.sources.base import LINE, LONGEST_LINE, SPOILT_SCHEMA, Batch, Block, blocks, lines_of, no_spoilt
 from isthmus.data.spec import Source
 from isthmus.errors import DataError
 
@@ -151,9 +151,7 @@ def _fast(data: bytes, dialect: Dialect, first_line: int) -> pl.DataFrame | None
 
 def _rest(data: bytes, dialect: Dialect, first_line: int) -> pl.DataFrame:
     """Return the rows of text without quotes whose last column takes what is left of the line."""
-    text = pl.read_csv(
-        b"raw\n" + data, separator="\x01", quote_char=None, schema={"raw": pl.String}, empty_string_is_null=False
-    )
+    text = lines_of(data).to_frame()
     parts = pl.col("raw").str.strip_chars_end("\r").str.splitn(dialect.delimiter, len(dialect.names))
     frame = text.select(parts.struct.rename_fields(dialect.names).alias("parts")).unnest("parts")
     lines = pl.int_range(first_line, first_line + pl.len(), dtype=pl.Int64).alias(LINE)

@@ -11,7 +11,7 @@ from typing import Final
 
 import polars as pl
 
-from isthmus.data.sources.base import LINE, Batch, blocks
+from isthmus.data.sources.base import LINE, Batch, blocks, lines_of
 from isthmus.data.spec import Source
 from isthmus.errors import DataError, nearest
 
@@ -26,14 +26,7 @@ def read_jsonl(path: Path, source: Source, label: str) -> Iterator[Batch]:
     Lines in Python's notation (as in Amazon's 2014 metadata) and bare ``NaN`` are understood too.
     """
     for block in blocks(path, encoding=source.encoding):
-        text = pl.read_csv(
-            b"line\n" + block.data,
-            separator="\x01",
-            quote_char=None,
-            schema={"line": pl.String},
-            empty_string_is_null=False,
-        )["line"]
-        yield _rows(text, block.first_line, source, label)
+        yield _rows(lines_of(block.data), block.first_line, source, label)
 
 
 def read_json(path: Path, source: Source, label: str) -> Iterator[Batch]:

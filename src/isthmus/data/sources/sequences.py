@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from isthmus.data.sources.base import LINE, Batch, Block, blocks, no_spoilt
+from isthmus.data.sources.base import LINE, Batch, Block, blocks, lines_of, no_spoilt
 from isthmus.data.spec import Source
 
 
@@ -20,9 +20,7 @@ def read_sequences(path: Path, source: Source, label: str) -> Iterator[Batch]:
 def _batch(block: Block, source: Source, label: str) -> Batch:
     shape = source.sequence
     delimiter = source.delimiter or "\t"
-    text = pl.read_csv(
-        b"raw\n" + block.data, separator="\x01", quote_char=None, schema={"raw": pl.String}, empty_string_is_null=False
-    )
+    text = lines_of(block.data).to_frame()
     numbered = text.with_row_index(LINE, offset=block.first_line).with_columns(pl.col(LINE).cast(pl.Int64))
     lines = numbered.filter(pl.col(LINE) > source.skip_lines)
     full = lines.filter(pl.col("raw").str.strip_chars() != "")

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import InputError, NotFoundError, nearest
+import apsw
+
+from isthmus.errors import InputError, NotFoundError, StorageError, nearest
 from isthmus.service.lock.key import SCOPES, Key
 from isthmus.service.log.sqlite import connect
 
@@ -177,15 +179,30 @@ class Vault:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Read and write with nobody else writing in between."""
+        """Read and write with nobody else writing in between.
+
+        Raises
+        ------
+        StorageError
+            The disk is full: nothing was written.
+        """
         with self._booking:
             self._book.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._book.execute("COMMIT")
+            except apsw.FullError as error:
+                self._give_up()
+                raise StorageError(
+                    "the disk is full: nothing can be noted", where=FILE, fix="free some space; ask again"
+                ) from error
             except BaseException:
-                self._book.execute("ROLLBACK")
+                self._give_up()
                 raise
+
+    def _give_up(self) -> None:
+        if self._book.in_transaction:  # a full disk has ended it already
+            self._book.execute("ROLLBACK")
 
     def audit(self) -> list[dict[str, object]]:
         """Return the audit log, oldest first.

@@ -261,7 +261,7 @@ def _lock(path: Path) -> int:
 
 
 def _failure(error: Exception, path: Path) -> IsthmusError:
-    """Return what an error of the database means to who sent events."""
+    """Return what an error of the database means to who asked."""
     if isinstance(error, apsw.FullError):
         return StorageError("the disk is full", where=path.name, fix="free some space; nothing was written")
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):

@@ -18,7 +18,7 @@ BODIES: Final[Bodies] = (RecommendIn, SimilarIn, ExplainIn)
 
 def add(app: FastAPI, service: Service) -> None:
     """Add the routes."""
-    said = says(404, 408, 413, 415, 422)
+    said = says(404, 408, 413, 415, 422, 507)
 
     @app.post(
         "/v1/recommend", response_model=RecommendOut, tags=["lists"], responses=said, openapi_extra=takes(RecommendIn)

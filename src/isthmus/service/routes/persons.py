@@ -23,7 +23,7 @@ BODIES: Final[Bodies] = ()
 def add(app: FastAPI, service: Service) -> None:
     """Add the routes."""
 
-    @app.get("/v1/persons/{person:rest}", response_model=PersonOut, tags=["persons"], responses=says(404, 422))
+    @app.get("/v1/persons/{person:rest}", response_model=PersonOut, tags=["persons"], responses=says(404, 422, 507))
     async def persons_export(person: PersonName, request: Request) -> Response:
         """Return all that is known of a person."""
         tenant, caller = caller_of(service, request)

@@ -14,9 +14,10 @@ from isthmus.client import ServiceError
 from isthmus.errors import InputError
 from isthmus.log import logger
 from isthmus.service.monitor import JsonLines
-from isthmus.service.streams.brokers import DRAIN
 from isthmus.service.streams.intake import Counts, EventSource, Intake, Send
 from isthmus.service.streams.letters import Letters
+from isthmus.service.streams.source import DRAIN
+from isthmus.service.watch.traces import Tracing
 
 #: Statuses that say the address or the key is wrong.
 _WRONG: Final = (401, 403, 404, 405, 421)
@@ -42,7 +43,9 @@ class Pace:
     look: float = 1.0
 
 
-def run(source: EventSource, label: str, send: Send, letters: Letters, pace: Pace) -> Counts:
+def run(
+    source: EventSource, label: str, send: Send, letters: Letters, pace: Pace, tracing: Tracing | None = None
+) -> Counts:
     """Carry events from ``source`` to ``send`` until SIGTERM, SIGINT or ``pace.idle``; return what became of them.
 
     The broker and the service may come and go meanwhile: it waits for both.
@@ -58,7 +61,7 @@ def run(source: EventSource, label: str, send: Send, letters: Letters, pace: Pac
     logger.setLevel(logging.INFO)
     logging.getLogger("isthmus.broker").setLevel(logging.ERROR)
     _require_welcome(send)
-    return asyncio.run(_Carrier(source, Intake(send, letters, label), label, pace).run())
+    return asyncio.run(_Carrier(source, Intake(send, letters, label, tracing=tracing), label, pace).run())
 
 
 def _require_welcome(send: Send) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import orjson
 from pydantic import ValidationError
@@ -22,6 +22,10 @@ from isthmus.log import logger
 from isthmus.service.log.records import content_id
 from isthmus.service.schemas import BATCH, EventIn, EventsIn
 from isthmus.service.streams.letters import Letter, Letters
+from isthmus.service.watch.traces import is_followed
+
+if TYPE_CHECKING:
+    from isthmus.service.watch.traces import Attributes, Tracing
 
 #: How often a message is tried that cannot be read or is refused.
 TRIES: Final = 5
@@ -42,11 +46,14 @@ class Delivery:
         What was sent.
     ts : datetime, optional
         When it was sent, if the broker says so: the time of events that name none.
+    trace : str
+        The ``traceparent`` it came with; empty if it had none.
     """
 
     name: str
     body: bytes
     ts: datetime | None = None
+    trace: str = ""
 
 
 #: Returns when every message is settled; a source acknowledges them then, and not if it raises.
@@ -109,6 +116,7 @@ class Counts:
 class _Job:
     events: Sequence[Event]
     stored: asyncio.Future[None]
+    trace: str = ""
 
 
 def read_events(delivery: Delivery) -> list[Event]:
@@ -191,12 +199,17 @@ class Intake:
         Where messages come from, without passwords.
     pause : float
         Seconds before the second try of a message; each further pause is twice as long.
+    tracing : Tracing, optional
+        Where spans go. Messages that somebody traces are sent alone then, so that each is in its own trace.
     """
 
-    def __init__(self, send: Send, letters: Letters, source: str, *, pause: float = 0.02) -> None:
+    def __init__(
+        self, send: Send, letters: Letters, source: str, *, pause: float = 0.02, tracing: Tracing | None = None
+    ) -> None:
         self.counts = Counts()
         self.inside = 0
         self._send, self._letters, self._source, self._pause = send, letters, source, pause
+        self._tracing = tracing
         self._waiting: deque[_Job] = deque()
         self._work = asyncio.Event()
         self._ending = asyncio.Event()
@@ -229,6 +242,27 @@ class Intake:
             while self._waiting and (not jobs or events + len(self._waiting[0].events) <= BATCH):
                 jobs.append(self._waiting.popleft())
                 events += len(jobs[-1].events)
+            await asyncio.gather(*(self._traced(trace, some) for trace, some in self._by_trace(jobs).items()))
+
+    def _by_trace(self, jobs: Sequence[_Job]) -> dict[str, list[_Job]]:
+        """Return jobs by the trace they belong to, under an empty name those that nobody traces."""
+        found: dict[str, list[_Job]] = {}
+        for job in jobs:
+            followed = self._tracing is not None and is_followed(job.trace)
+            found.setdefault(job.trace if followed else "", []).append(job)
+        return found
+
+    async def _traced(self, trace: str, jobs: Sequence[_Job]) -> None:
+        """Send some jobs, as a span of their trace or of a new one."""
+        if self._tracing is None:
+            await self._deliver(jobs)
+            return
+        said: Attributes = {
+            "messaging.system": self._source.partition("://")[0],
+            "messaging.batch.message_count": len(jobs),
+            "isthmus.records": sum(len(job.events) for job in jobs),
+        }
+        with self._tracing.joined("process messages", trace, said, kind="CONSUMER"):
             await self._deliver(jobs)
 
     def end(self) -> None:
@@ -239,7 +273,7 @@ class Intake:
         wait, failed = self._pause, IsthmusError("")
         for left in reversed(range(TRIES)):
             try:
-                await self._store(read_events(delivery))
+                await self._store(read_events(delivery), delivery.trace)
             except (DataError, RefusedError) as error:
                 failed = error
                 if left:
@@ -266,10 +300,10 @@ class Intake:
                 logger.warning("message %s is a dead letter after %d tries: %s", letter.id, TRIES, failed.what)
                 return
 
-    async def _store(self, events: Sequence[Event]) -> None:
+    async def _store(self, events: Sequence[Event], trace: str) -> None:
         if self._ending.is_set():
             raise UnsettledError("the consumer ends")
-        job = _Job(events, asyncio.get_running_loop().create_future())
+        job = _Job(events, asyncio.get_running_loop().create_future(), trace)
         self._waiting.append(job)
         self._work.set()
         await job.stored

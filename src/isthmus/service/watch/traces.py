@@ -5,12 +5,13 @@ Attributes say what was asked for and how much of it, never whose or of what; er
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from isthmus.errors import InputError
 from isthmus.service.lock.operations import find
@@ -27,6 +28,7 @@ CONSOLE: Final = "console"
 PATIENCE: Final = 3
 #: Spans that may wait to be sent; more are dropped.
 WAITING: Final = 16_384
+_PARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]([0-9a-f])")
 _tracer: ContextVar[Tracer | None] = ContextVar("isthmus_tracer", default=None)
 _NOTHING: Final = nullcontext()
 
@@ -54,6 +56,31 @@ def trace_id() -> str:
     from opentelemetry.trace import format_trace_id, get_current_span
 
     return format_trace_id(get_current_span().get_span_context().trace_id)
+
+
+def traceparent() -> str:
+    """Return the W3C ``traceparent`` of the span at work, for whoever is asked next; empty where there is none."""
+    if _tracer.get() is None:
+        return ""
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    said: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(said)
+    return said.get("traceparent", "")
+
+
+def is_followed(parent: str) -> bool:
+    """Return whether a ``traceparent`` names a trace that somebody follows.
+
+    Examples
+    --------
+    >>> is_followed("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    True
+    >>> is_followed("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
+    False
+    """
+    found = _PARENT.fullmatch(parent)
+    return found is not None and bool(int(found[1], 16) & 1)
 
 
 class Tracing:
@@ -97,18 +124,20 @@ class Tracing:
         self._tracer = self._provider.get_tracer("isthmus", version)
 
     @contextmanager
-    def joined(self, name: str, traceparent: str, attributes: Attributes) -> Iterator[Span]:
-        """Give the span of a request or a message; it belongs to the trace that ``traceparent`` names, if any."""
+    def joined(
+        self, name: str, parent: str, attributes: Attributes, *, kind: Literal["SERVER", "CONSUMER"] = "SERVER"
+    ) -> Iterator[Span]:
+        """Give the span of a request or of messages; it belongs to the trace that ``parent`` names, if any."""
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        before = TraceContextTextMapPropagator().extract({"traceparent": traceparent} if traceparent else {})
+        before = TraceContextTextMapPropagator().extract({"traceparent": parent} if parent else {})
         token = _tracer.set(self._tracer)
         try:
             with self._tracer.start_as_current_span(
                 name,
                 context=before,
-                kind=SpanKind.SERVER,
+                kind=SpanKind[kind],
                 attributes=dict(attributes),
                 record_exception=False,
                 set_status_on_exception=False,
