@@ -52,7 +52,7 @@ def titled(corpus: im.Corpus) -> im.Corpus:
 
 def corpus_of(spec: str, folder: Path) -> im.Corpus:
     corpus = import_corpus(HERE.parent / "configs" / f"{spec}.toml", folder / spec)
-    return titled(corpus) if spec == "fedcsr" else corpus
+    return titled(corpus) if spec in ("fedcsr", "five_platforms") else corpus
 
 
 def measure(name: str, domain: str, corpus: im.Corpus, protocol: str, budget: float) -> dict[str, object]:

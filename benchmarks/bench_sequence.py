@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import warnings
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -104,16 +105,18 @@ class Runs:
     """Starts the processes."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.number = options, 0
+        self.options = options
         self.work: Path = options.work
 
     def run(self, script: str, job: dict[str, object]) -> dict:
-        """Return what a run wrote."""
-        self.number += 1
+        """Return what a run wrote; one that an interrupted measurement has done is not done again."""
         python = self.options.rectools if script == "sasrec_rectools.py" else sys.executable
-        file, result = self.work / f"job{self.number}.json", self.work / f"result{self.number}.json"
-        job = {**job, "threads": self.options.threads, "result": str(result)}
-        file.write_text(json.dumps(job), encoding="utf-8")
+        job = {**job, "threads": self.options.threads}
+        name = sha256(json.dumps([script, job], sort_keys=True).encode()).hexdigest()[:16]
+        file, result = self.work / f"job-{name}.json", self.work / f"result-{name}.json"
+        if result.exists():
+            return dict(json.loads(result.read_text(encoding="utf-8")))
+        file.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
         threads = {"OMP_NUM_THREADS": str(self.options.threads), "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(
             [str(python), str(HERE / script), str(file)],

@@ -54,6 +54,8 @@ TARGETS = {
     "Toys": ("beauty_sports_toys", "leave-last", "Toys", "not-toys"),
     "Beauty": ("beauty_sports_toys", "leave-last", "Beauty", "not-beauty"),
     "Sports": ("beauty_sports_toys", "leave-last", "Sports", "not-sports"),
+    "Food-of-five": ("five_platforms", "leave-last", "Food", "far"),
+    "Kitchen-of-five": ("five_platforms", "leave-last", "Kitchen", "far"),
 }
 METRICS = ("ndcg@10", "recall@10", "ndcg@50", "auc")
 

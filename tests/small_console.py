@@ -15,7 +15,6 @@ from isthmus.service.app import create_app
 from isthmus.service.core import Places, Service
 from isthmus.service.settings import ServiceSettings
 
-CHROMIUM = Path("/usr/bin/chromium")
 PAGES = ("overview", "try", "why", "item", "cohorts", "health", "models", "privacy")
 #: Seconds a page may take; neighbours on the same core are slow.
 PATIENCE = 30_000

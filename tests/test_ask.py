@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.pages import blocks_of, text_of
 from tests.test_cli import isthmus
 
 from isthmus.data.corpus import Corpus
@@ -277,7 +278,7 @@ def test_few_people_or_items_still_work() -> None:
 def test_the_command_line_asks_reads_the_answers_and_lists(
     town: tuple[Split, Recommender, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "ask.md").read_text(encoding="utf-8")
+    page = text_of("ask.md")
     commands = re.findall(r"^isthmus (.*)$", page, re.M)
     assert len(commands) == 3
     monkeypatch.chdir(tmp_path)
@@ -290,7 +291,7 @@ def test_the_command_line_asks_reads_the_answers_and_lists(
         answer = pl.coalesce(pl.col("answer"), pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("YES ")))
         questions.with_columns(answer).write_csv("answers.csv")
     assert "list of target" in done.out
-    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (program,) = blocks_of(page, "python")
     exec(compile(program, "ask.md", "exec"), {})
     said = isthmus(
         "ask", "MODEL", "--target", "target", "-k", 2, "--answers", "answers.csv", "--list", 4, "--json"

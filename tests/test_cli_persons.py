@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.pages import text_of
 from tests.test_cli import good, isthmus
 
 from isthmus.data.corpus import Corpus
@@ -18,7 +19,7 @@ from isthmus.split.temporal import Split
 from isthmus.train.fit import FitSettings
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "persons.md").read_text(encoding="utf-8")
+PAGE = text_of("persons.md")
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S))
 COMMANDS = [line for line in BLOCKS["bash"].splitlines() if line.startswith("isthmus ")]
 

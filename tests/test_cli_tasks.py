@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.pages import blocks_of, commands_of, text_of
 from tests.test_cli import isthmus
 from tests.test_cli_transfer import a_split, same_texts
 
 from isthmus.data.simulate import WORLD
 
-PAGE = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for body in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)
-    for line in body.splitlines()
-    if line.startswith("isthmus ")
-]
+PAGE = text_of("tasks.md")
+COMMANDS = commands_of(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def test_the_page_is_true(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row["system"] for row in classed["errors"]} == {"blend", "majority", "tfidf", "transferred"}
     assert {row["metric"] for row in rated["errors"]} == {"mae", "mse", "rmse", "r2"}
     assert "<table>" in (place / "RATED" / "report.html").read_text()
-    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    (program,) = blocks_of(PAGE, "python")
     space: dict[str, object] = {}
     exec(compile(program, "tasks.md", "exec"), space)
     assert pl.read_csv("ratings.csv").columns == ["platform", "user", "item", "rating", "known"]

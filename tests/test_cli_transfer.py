@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.pages import blocks_of, commands_of, text_of
 from tests.test_cli import Done, good, isthmus
 from tests.tiny_reader import reader
 
@@ -24,13 +24,8 @@ from isthmus.split.temporal import TRAIN, Split
 from isthmus.train.tune import validate
 from isthmus.transfer.adapted import Adapted
 
-PAGE = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for body in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)
-    for line in body.splitlines()
-    if line.startswith("isthmus ")
-]
+PAGE = text_of("transfer.md")
+COMMANDS = commands_of(PAGE)
 
 
 def a_split(folder: Path, *, change: object = None, **plan: object) -> Split:
@@ -267,7 +262,7 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         done = isthmus(*command.split()[1:])
         assert done.code == 0, f"{command}\n{done.out}{done.err}"
     split = Split.open("SPLIT")
-    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    (program,) = blocks_of(PAGE, "python")
     space: dict[str, object] = {}
     exec(compile(program, "transfer.md", "exec"), space)
     found = Adapted.open("MODEL2", split, "target")

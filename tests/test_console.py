@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from tests.small_console import CHROMIUM, PAGES, RULES, Watched, console
+from tests.small_console import PAGES, RULES, Watched, console
 from tests.small_service import account, event, item, models
 
 from isthmus.service.lock.key import SCOPES
@@ -19,17 +19,6 @@ from isthmus.service.routes.console import assets
 
 pytestmark = pytest.mark.browser
 WHO = account()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip("no Chromium at /usr/bin/chromium")
-    with playwright.sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from tests.deploy_forms import (
     Scaler,
     Service,
 )
+from tests.pages import blocks_of, text_of
 
 from isthmus.cli.main import app
 from isthmus.service.lock.operations import find
@@ -160,8 +161,8 @@ def test_every_command_is_one_the_command_line_takes(monkeypatch: pytest.MonkeyP
 
 
 def test_every_command_of_the_operating_page_is_one_the_command_line_takes() -> None:
-    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.M | re.S)
+    page = text_of("operate.md")
+    blocks = blocks_of(page, "bash")
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("isthmus ")]
     assert len(lines) >= 8
     for line in lines:

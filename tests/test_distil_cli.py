@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.pages import blocks_of, commands_of, text_of
 from tests.test_cli import good, isthmus
 from tests.tiny_reader import reader
 
@@ -16,13 +16,8 @@ from isthmus.encode.static import StaticEncoder
 from isthmus.recommender import Recommender
 from isthmus.split.temporal import Split
 
-PAGE = (Path(__file__).parents[1] / "docs" / "distil.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for body in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)
-    for line in body.splitlines()
-    if line.startswith("isthmus ")
-]
+PAGE = text_of("distil.md")
+COMMANDS = commands_of(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +50,7 @@ def test_the_commands_of_the_page_run(place: Path, monkeypatch: pytest.MonkeyPat
     assert StaticEncoder("STATIC").dim == 8
     assert Recommender.open("FITTED").features.vectors.shape[1] == 8  # type: ignore[union-attr]
     namespace: dict[str, object] = {}
-    for body in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S):
+    for body in blocks_of(PAGE, "python"):
         exec(body, namespace)
     assert namespace["cost"].megabytes > 0  # type: ignore[attr-defined]
 

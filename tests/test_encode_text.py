@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.pages import run_programs
 
 from isthmus.encode.template import Template
 from isthmus.encode.text import TextEncoder, TextSettings, batches, one_core_each
@@ -251,11 +252,6 @@ def test_a_caller_that_stops_leaves_no_thread_behind(tiny: dict[str, Path]) -> N
 
 
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import re
-
     monkeypatch.setenv("ISTHMUS_CACHE", str(tmp_path))
-    page = (Path(__file__).parents[1] / "docs" / "encode.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
-    assert len(blocks) == 1
-    exec(compile(blocks[0], "docs/encode.md", "exec"), {})
+    run_programs("encode.md", 1)
     assert list(tmp_path.rglob("*.safetensors"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from isthmus.evaluate.sections import Section
 from isthmus.evaluate.verdict import Verdict, few_shot_curve
 
 P = 200
-CHROMIUM = Path("/usr/bin/chromium")
 LONG = "cold, overlap 冷启动的人而且在别的平台上有过行为"
 
 
@@ -155,17 +153,6 @@ def test_an_older_report_is_still_shown(report):
     for section in data["sections"]:
         del section["verdict"], section["curve"]
     assert "Did transfer help?" not in Report(data).html
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip("no Chromium at /usr/bin/chromium")
-    with playwright.sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.browser

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from tests.graphs import AUTHORS, BOOKS, N, data
+from tests.pages import run_programs
 
 from isthmus.data.sequences import Histories
 from isthmus.encode.fuse import Fuser
@@ -185,11 +186,4 @@ def test_names_link_movies_with_high_precision(real_data: object) -> None:
 
 
 def test_the_examples_of_the_page_run() -> None:
-    import re
-    from pathlib import Path
-
-    page = (Path(__file__).parents[1] / "docs" / "fusion.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(block, {})
+    run_programs("fusion.md", 2)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from tests.pages import blocks_of, run_programs, text_of
 from tests.test_recommender import QUICK, users
 from typer.testing import CliRunner
 
@@ -136,13 +136,10 @@ def test_the_page_runs(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     some(model).write_csv("new.csv")
     Recommender.open(model).save("MODEL")
-    docs = Path(__file__).parents[1] / "docs"
-    page = (docs / "new-items.md").read_text("utf-8")
-    commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    page = text_of("new-items.md")
+    commands = [line for block in blocks_of(page, "bash") for line in block.splitlines()]
     assert len(commands) == 4
     for line in commands:
         called(*line.split()[1:])
-    blocks = re.findall(r"```python\n(.*?)```", page + (docs / "index.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(block, {"np": np})
+    for name in ("new-items.md", "index.md"):
+        run_programs(name, 1, {"np": np})

@@ -6,13 +6,13 @@ import math
 import random
 import re
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.pages import run_programs, text_of
 from tests.tiny_training import WORDS, TinyBatches, TinyConfig, TinyModel, follows, goodness, tiny
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
@@ -375,17 +375,13 @@ def test_the_log_is_typed_and_words_are_learned() -> None:
 
 
 def test_the_example_of_the_page_runs() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    page_names: dict[str, object] = {"__name__": "page"}
-    exec(compile(block, "training.md", "exec"), page_names)
-    log = page_names["log"]
+    log = run_programs("training.md", 1)["log"]
     assert isinstance(log, LoopLog)
     assert log.best > -0.2, "the line's slope was found"
 
 
 def test_the_page_tells_every_setting_and_its_default() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    page = text_of("training.md")
     rows = [
         line.split("|")[1:3]
         for line in page.split("## Settings")[1].split("##")[0].splitlines()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.pages import text_of
 
 from isthmus.data.importer import import_corpus
 from isthmus.data.media import media_paths
@@ -276,7 +277,7 @@ def test_the_page_and_the_command_go_together(shop: Path, tmp_path: Path, monkey
 
     from isthmus.cli.main import app
 
-    page = (Path(__file__).parents[1] / "docs" / "fusion.md").read_text("utf-8")
+    page = text_of("fusion.md")
     (line,) = [line for line in page.splitlines() if line.startswith("isthmus encode CORPUS --with text,graph")]
     corpus = import_corpus(shop / "SPEC.toml", tmp_path / "corpus")
     words = line.replace("CORPUS", str(corpus.path)).replace("VECTORS", str(tmp_path / "vectors")).split()[1:]

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from tests.carried import PLAN, Scene
+from tests.pages import text_of
 from tests.test_cli import good, isthmus
 from tests.test_meta import PLACES, TARGET, VECTORS, N, data, method, own_share, world
 
@@ -31,7 +32,7 @@ from isthmus.train.fit import FitSettings
 from isthmus.transfer.meta_method import MetaMethod, made
 from isthmus.transfer.meta_tasks import newest
 
-PAGE = (Path(__file__).parents[1] / "docs" / "new-people.md").read_text("utf-8")
+PAGE = text_of("new-people.md")
 SMALL = {"epochs": 2, "rate": 0.3, "candidates": 15, "rank": 2}
 HOW = FitSettings(
     methods=("popularity", "sequence"), budget=3.0, settings={"sequence": {"dim": 16, "layers": 1, "epochs": 4}}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from tests.pages import run_programs, text_of
 from tests.tiny_language import folder as language_folder
 
 from isthmus.data.sequences import Histories
@@ -128,17 +128,13 @@ def test_the_contract_finds_a_broken_promise(fault: str, message: str) -> None:
 
 
 def test_examples_of_the_pages_run() -> None:
-    pages = [Path(__file__).parents[1] / "docs" / name for name in ("split.md", "methods.md")]
-    blocks = [
-        block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
-    ]
-    assert len(blocks) == 3
-    for block in blocks:
-        exec(block, {"MyMethod": Popularity, "data": DATA})
+    known = {"MyMethod": Popularity, "data": DATA}
+    for name, count in (("split.md", 1), ("methods.md", 2)):
+        run_programs(name, count, known)
 
 
 def test_the_table_of_methods_is_complete() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text("utf-8")
+    page = text_of("methods.md")
     rows = {row[0]: row for row in re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)}
     assert set(rows) == set(METHODS)
     for name, kind in METHODS.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from tests.carried import PLAN
+from tests.pages import blocks_of, text_of
 
 from isthmus.data.corpus import Corpus
 from isthmus.data.simulate import twin_world
@@ -18,7 +18,7 @@ from isthmus.split.temporal import VALID, Split
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.fit import training_data
 
-PAGE = (Path(__file__).parents[1] / "docs" / "new-people.md").read_text("utf-8")
+PAGE = text_of("new-people.md")
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     carrier = SequenceCarrier({"dim": 8, "layers": 1, "epochs": 1})
     carrier.fit(training_data(split, VALID, "target", features))
     known = SimpleNamespace(features=features, targets={"target": SimpleNamespace(methods=[carrier])})
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    blocks = blocks_of(PAGE, "python")
     assert len(blocks) == 2
     names: dict[str, object] = {"recommender": known}
     for block in blocks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.pages import blocks_of, text_of
 from tests.small import corpus
 from tests.test_cli import good, isthmus
 
@@ -23,7 +23,7 @@ from isthmus.recommender.newcomers import told_by_accounts, with_segments
 from isthmus.split.temporal import Split
 from isthmus.train.fit import FitSettings
 
-PAGE = (Path(__file__).parents[1] / "docs" / "new-people.md").read_text("utf-8")
+PAGE = text_of("new-people.md")
 HOW = FitSettings(methods=("popularity", "recent"), budget=1.0)
 #: The lists of ten that are right for each city, of 30 items.
 OWN = {"北京": {f"i{n:02}" for n in range(15)}, "Lyon": {f"i{n:02}" for n in range(15, 30)}}
@@ -191,7 +191,7 @@ def test_a_known_world_by_the_commands_of_the_page(tmp_path: Path, monkeypatch: 
     split = town()
     Split(split.corpus.save("CORPUS"), split.events, split.card).save("SPLIT")
     strangers(city="北京").write_csv("USERS.csv")
-    block = next(body for body in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) if "--segments" in body)
+    block = next(body for body in blocks_of(PAGE, "bash") if "--segments" in body)
     fit, recommend = (line.split()[1:] for line in block.splitlines())
     said = good(*fit, "--budget", "1")["targets"]["books"]["segments"]  # type: ignore[index]
     assert said["share"] in SHARES

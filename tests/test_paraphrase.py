@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.pages import run_programs
 
 from isthmus.data.paraphrase import (
     BackTranslation,
@@ -312,8 +313,4 @@ def test_an_unknown_model_is_said(tmp_path: Path) -> None:
 
 
 def test_the_programs_of_the_page_run() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "augment.md").read_text("utf-8")
-    programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(programs) == 3
-    for program in programs:
-        exec(program, {})
+    run_programs("augment.md", 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import mkdtemp
 import numpy as np
 import pytest
 import torch
+from tests.pages import run_programs
 from tests.tiny_language import SIZES, STILL, WORDS
 from transformers import BertConfig
 
@@ -222,9 +222,4 @@ def test_what_cannot_be_learned_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_examples_of_the_page_run() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "language.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
-    known: dict[str, object] = {}
-    for block in blocks:
-        exec(block, known)
+    run_programs("language.md", 4)

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.pages import blocks_of, text_of
 from tests.small import corpus, day
 from tests.test_cli import isthmus
 
@@ -336,7 +337,7 @@ def test_the_command_line_tells_writes_and_refuses(folder: Path, busy: Who, tmp_
 
 
 def test_the_page_is_true(folder: Path, busy: Who, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "profile.md").read_text(encoding="utf-8")
+    page = text_of("profile.md")
     page = page.replace("PLATFORM:USER", ":".join(busy.account)).replace('"PLATFORM", "USER"', str(busy.account)[1:-1])
     commands = re.findall(r"^isthmus (.*)$", page, re.M)
     assert len(commands) == 3
@@ -345,5 +346,5 @@ def test_the_page_is_true(folder: Path, busy: Who, tmp_path: Path, monkeypatch: 
     for command in commands:
         done = isthmus(*command.split())
         assert done.code == 0, done.err
-    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (program,) = blocks_of(page, "python")
     exec(compile(program, "profile.md", "exec"), {})

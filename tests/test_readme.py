@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from tests.pages import text_of
 from tests.small_service import started
 from tests.tour import write_tour
 from typer.testing import CliRunner
@@ -17,7 +18,7 @@ from isthmus.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {"README.md": README, "docs/quickstart.md": (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")}
+PAGES = {"README.md": README, "docs/quickstart.md": text_of("quickstart.md")}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 

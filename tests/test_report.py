@@ -25,7 +25,6 @@ from isthmus.rng import generator
 from isthmus.split.task import Task
 
 BOOKS, FILMS, P = 50, 20, 120
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert('x')</script> & “引号”"
 TITLES = ["三体", "红楼梦", HOSTILE, "Pride and Prejudice", "活着：一个关于命运与忍耐的漫长故事，讲述一个人和他的一生"]
 
@@ -253,17 +252,6 @@ def test_marks_stand_where_the_axis_says():
 
 def test_numbers_are_written_alike():
     assert [number(v) for v in (None, True, 1234, 0.5, "x")] == ["–", "yes", "1,234", "0.5000", "x"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip("no Chromium at /usr/bin/chromium")
-    with playwright.sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.browser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from tests import tiny_search
+from tests.pages import run_programs, text_of
 from tests.test_cli import Done, good, isthmus
 from tests.tiny_search import DOMAIN
 
@@ -178,10 +178,8 @@ def test_help_does_not_load_optuna() -> None:
 
 
 def test_the_page_runs_and_names_what_there_is(split: Split, features: Features) -> None:
-    page = (HERE / "docs" / "search.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 1
-    exec(blocks[0], {"split": split, "features": features})
+    run_programs("search.md", 1, {"split": split, "features": features})
+    page = text_of("search.md")
     assert {f"`{flag}`" for flag in ("--minutes", "--trials", "--sampler", "--pruner", "--seed")} <= set(page.split())
     for number in (f"| {module.MOST} |", f"first {studies.RANDOM_FIRST} trials", f"after {studies.PRUNE_AFTER} trials"):
         assert number in page, number

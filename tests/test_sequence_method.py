@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.pages import run_programs, text_of
 from tests.test_worlds_order import Judged
 
 from isthmus.data.augment import shuffle_histories
@@ -201,13 +202,11 @@ def test_a_pre_trained_model_of_other_vectors_is_refused(tmp_path: Path) -> None
     assert fitted(start=str(tmp_path)).models[0].config.dim == 8
 
 
-PAGE = (Path(__file__).parents[1] / "docs" / "sequence.md").read_text("utf-8")
+PAGE = text_of("sequence.md")
 
 
 def test_the_example_of_the_page_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 1
-    exec(blocks[0], {})
+    run_programs("sequence.md", 1)
 
 
 def test_the_page_tells_every_setting_and_its_default() -> None:

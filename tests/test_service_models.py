@@ -20,6 +20,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import load
 from tests import bad_models
+from tests.pages import text_of
 from tests.small_models import active, save, serving, with_weights
 from tests.small_service import started
 from tests.test_cli import isthmus
@@ -253,7 +254,7 @@ def test_a_kill_during_a_reload_leaves_a_whole_model(folder: Path, tmp_path: Pat
 
 
 def test_the_page_is_true(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "service.md").read_text(encoding="utf-8")
+    page = text_of("service.md")
     lines = [line.split()[1:] for line in page.splitlines() if line.startswith("isthmus models ")]
     assert len(lines) == 9
     monkeypatch.chdir(tmp_path)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.pages import blocks_of, text_of
 from tests.small_service import account, event, item, models, recommender, started
 from tests.test_cli import isthmus
 
 from isthmus.client import Client, Event, Item, ServiceError
 from isthmus.service.lock.vault import Vault
 
-PAGE = (Path(__file__).parents[1] / "docs" / "service.md").read_text(encoding="utf-8")
+PAGE = text_of("service.md")
 
 
 def test_killed_and_started_again_nothing_answered_is_lost(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_the_client_tries_again_and_says_what_went_wrong() -> None:
 
 
 def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = [line for body in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S) for line in body.splitlines()]
+    commands = [line for body in blocks_of(PAGE, "bash") for line in body.splitlines()]
     commands = [line for line in commands if not line.startswith("isthmus models ")]  # see test_service_models.py
     assert [line.split()[:2] for line in commands if line.startswith("isthmus ")] == [
         ["isthmus", "serve"],
@@ -149,7 +150,7 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ["isthmus", "keys"],
         ["isthmus", "serve"],
     ]
-    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    (program,) = blocks_of(PAGE, "python")
     curls = [line for line in commands if line.startswith("curl ")]
     assert len(curls) == 3
     who, what = account(), item(3)
@@ -189,7 +190,7 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_every_promise_names_a_test_that_exists() -> None:
     tests = Path(__file__).parent
-    page = (tests.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    page = text_of("guarantees.md")
     files = {path.name: path.read_text(encoding="utf-8") for path in tests.glob("test_*.py")}
     found = 0
     for row in page.splitlines():

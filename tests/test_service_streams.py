@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import re
 import shlex
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from tests.pages import blocks_of, text_of
 from tests.servers import free_port, nats_server, proxied, rabbit_server, redis_server
 from tests.small_service import event, started
 from tests.test_cli import isthmus
@@ -301,8 +301,8 @@ def test_it_ends_at_once_when_told_while_the_service_is_away(tmp_path: Path) -> 
 
 def test_the_page_is_true(service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     redis = pytest.importorskip("redis")
-    page = (Path(__file__).parents[1] / "docs" / "streams.md").read_text(encoding="utf-8")
-    lines = [line for body in re.findall(r"^```bash\n(.*?)^```$", page, re.M | re.S) for line in body.splitlines()]
+    page = text_of("streams.md")
+    lines = [line for body in blocks_of(page, "bash") for line in body.splitlines()]
     words = [shlex.split(line) for line in lines]
     assert [line[:2] for line in words] == [
         ["isthmus", "consume"],

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.alert_cases import promtool_tests
+from tests.pages import text_of
 from tests.small_service import account, event, served
 from tests.test_cli import isthmus
 from tests.tiers import count
@@ -192,7 +193,7 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
 
 
 def test_every_alert_links_to_what_to_do() -> None:
-    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    page = text_of("operate.md")
     sections = {line.removeprefix("### ").strip() for line in page.splitlines() if line.startswith("### ")}
     alerts = [rule for rule in parsed() if "alert" in rule]
     for rule in alerts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.pages import text_of
 
 from isthmus.config import expand, parse
 from isthmus.data.spec import Source, Spec, read_spec
@@ -117,7 +118,7 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_key_is_in_the_reference() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "spec.md").read_text()
+    text = text_of("spec.md")
     models = [Spec, *(field.annotation for field in Spec.model_fields.values()), Source]
     keys = [key for model in models if hasattr(model, "model_fields") for key in model.model_fields]
     assert len(keys) > 50

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("peft", reason="the extra 'transfer' is not installed")
 
 import torch
+from tests.pages import run_programs, text_of
 from tests.tiny_carriers import CARRIERS, Pairs, batches, carrier, clone, outputs, reload, save
 from tests.tiny_language import padded
 from torch import Tensor, nn
@@ -342,7 +343,6 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(strategy: str, at: int,
 
 
 def test_the_page_names_every_strategy_and_its_example_runs() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    page = text_of("strategies.md")
     assert all(f"| `{strategy}` |" in page for strategy in STRATEGIES)
-    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    exec(compile(block, "strategies.md", "exec"), {"__name__": "page"})
+    run_programs("strategies.md", 1)

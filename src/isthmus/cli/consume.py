@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isthmus import __version__
+from isthmus.cli.extras import needs
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
 from isthmus.errors import InputError
 
@@ -52,13 +53,11 @@ def consume_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Carry events from a stream to the service; a message is acknowledged when its events are on disk."""
-    try:
+    with needs("stream"):
         from isthmus.service.streams.brokers import open_source
         from isthmus.service.streams.consume import Pace, run
         from isthmus.service.streams.place import place_of
         from isthmus.service.watch.traces import Tracing, traceparent
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[stream]'") from None
     place = place_of(url)
     tracing = Tracing(traces, __version__, share=trace_share) if traces else None
     with _client(to, key) as client:
@@ -109,10 +108,8 @@ def replay_(
 
 
 def _client(to: str, key: str | None) -> Client:
-    try:
+    with needs("service"):
         from isthmus.client import Client
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     if not to.startswith(("http://", "https://")):
         raise InputError(f"'{to}' is no address of a service", where="--to", fix="http://HOST:8080")
     return Client(to, key=key, tries=1)

@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
+from isthmus.cli.extras import needs
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
-from isthmus.errors import InputError, IsthmusError
+from isthmus.errors import IsthmusError
 
 app = typer.Typer()
 
@@ -60,10 +61,8 @@ def doctor_(
 
 def _stores(urls: list[str], *, strict: bool) -> None:
     """Say what stores can keep."""
-    try:
+    with needs("service"):
         from isthmus.service.log.durability import look
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     from isthmus.config import expand
 
     found = [(number, look(expand(url, where="doctor"))) for number, url in enumerate(urls, start=1)]

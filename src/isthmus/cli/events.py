@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isthmus.cli.extras import needs
 from isthmus.cli.show import Json, Verbose, facts, put_json, say, wants_json
 from isthmus.errors import InputError
 
@@ -56,10 +57,8 @@ def seal_(
 
 def place_of_data(data: str, folder: Path | None) -> Place:
     """Return the place that ``--data`` and ``--folder`` name."""
-    try:
+    with needs("service"):
         from isthmus.service.log.base import place_of
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     if folder is None and "sqlite:///" not in data and "://" in data:
         raise InputError("a database needs a folder too", where="--folder", fix="name the --folder of isthmus serve")
     return place_of(data, folder, folder or Path())

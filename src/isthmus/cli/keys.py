@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isthmus.cli.extras import needs
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
-from isthmus.errors import InputError
 
 if TYPE_CHECKING:
     from isthmus.service.lock.vault import Vault
@@ -106,11 +106,9 @@ def audit_(data: Data, as_json: Json = False, verbose: Verbose = False) -> None:
 
 
 def _vault(data: str) -> Vault:
-    try:
+    with needs("service"):
         from isthmus.service.lock.vault import Vault
         from isthmus.service.settings import data_folder
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
     return Vault(data_folder(data))
 
 

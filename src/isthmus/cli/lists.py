@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isthmus.cli.show import Json, Verbose, put_json, table, wants_json
+from isthmus.cli.show import Bonus, Explore, Json, Verbose, put_json, table, wants_json
 from isthmus.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,18 +62,6 @@ Declared = Annotated[
 ]
 Calibrate = Annotated[
     float, typer.Option(metavar="WEIGHT", min=0, max=1, help="How much a list keeps to the person's shares of themes.")
-]
-Explore = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        min=0,
-        max=1,
-        help="New items get up to this share of each list, and a bonus; 0 for none at all.",
-    ),
-]
-Bonus = Annotated[
-    float, typer.Option("--explore-bonus", min=0, help="That bonus, in standard deviations of a method's scores.")
 ]
 Shown = Annotated[
     Path | None,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from isthmus.cli.extras import needs
 from isthmus.cli.show import Json, Verbose, facts, put_json, say, table, wants_json
-from isthmus.errors import InputError
 
 if TYPE_CHECKING:
     from isthmus.client import Client, Judged
@@ -23,7 +23,6 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Folder of the model, 
 Url = Annotated[str, typer.Option(metavar="URL", help="The service; its key is read from ISTHMUS_KEY.")]
 Share = Annotated[float, typer.Option(help="Above 0, at most 1.")]
 _HERE = "http://127.0.0.1:8080"
-_MISSING = "pip install 'isthmus[service]'"
 
 
 @group.command("keygen")
@@ -33,10 +32,8 @@ def keygen_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Make a pair of keys: with the private one models are signed, with the public one they are checked."""
-    try:
+    with needs("service"):
         from isthmus.service.rollout.signing import keygen
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
 
     public = private.with_name(private.name + ".pub")
     name = keygen(private, public)
@@ -54,10 +51,8 @@ def sign_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Vouch for a model: for its manifest, and so for every file that the manifest names."""
-    try:
+    with needs("service"):
         from isthmus.service.rollout.signing import sign
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
 
     name = sign(model, key)
     if wants_json():
@@ -74,10 +69,8 @@ def verify_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Check that a model is whole, and signed by a key that is trusted."""
-    try:
+    with needs("service"):
         from isthmus.service.rollout.signing import Trust
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
     from isthmus.recommender import Recommender
 
     digest = Trust(trust).require(model)
@@ -175,10 +168,8 @@ def rollback_(url: Url = _HERE, as_json: Json = False, verbose: Verbose = False)
 
 
 def _client(url: str) -> Client:
-    try:
+    with needs("service"):
         from isthmus.client import Client
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix=_MISSING) from None
     return Client(url, key=os.environ.get("ISTHMUS_KEY") or None, timeout=600.0)
 
 

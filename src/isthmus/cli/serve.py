@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli.show import Json, Verbose
+from isthmus.cli.extras import needs
+from isthmus.cli.show import Bonus, Explore, Json, Verbose
 from isthmus.errors import InputError
 
 app = typer.Typer()
@@ -47,18 +48,6 @@ TrustKeys = Annotated[
 ]
 Limits = Annotated[
     str, typer.Option("--limits", metavar="URL", help="Redis in which several processes share --rate and --burst.")
-]
-Explore = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        min=0,
-        max=1,
-        help="New items get up to this share of each list, and a bonus; 0 for none at all.",
-    ),
-]
-Bonus = Annotated[
-    float, typer.Option("--explore-bonus", min=0, help="That bonus, in standard deviations of a method's scores.")
 ]
 Consent = Annotated[
     str, typer.Option(help="assumed: events serve lists of other platforms unless forbidden; required: if allowed.")
@@ -110,14 +99,12 @@ def serve_(
     verbose: Verbose = False,
 ) -> None:
     """Serve lists over HTTP, and take in events that count at once; ends on SIGTERM."""
-    try:
+    with needs("service"):
         from isthmus.config import parse
         from isthmus.service.core import Places
         from isthmus.service.log.base import place_of
         from isthmus.service.run import run
         from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed", fix="pip install 'isthmus[service]'") from None
 
     limits = {"deadline": deadline, "rate": rate, "burst": burst, "limits": shared, "warm": warm, "consent": consent}
     upkeep = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share}

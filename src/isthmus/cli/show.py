@@ -38,6 +38,19 @@ Protocol = Literal["time", "leave-last"]
 #: Flags that every verb has.
 Json = Annotated[bool, typer.Option("--json", callback=_set_json, is_eager=True, help="Machine-readable output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_set_verbose, is_eager=True, help="Say more.")]
+#: How new items are tried out, for all verbs that make lists.
+Explore = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="New items get up to this share of each list, and a bonus; 0 for none at all.",
+    ),
+]
+Bonus = Annotated[
+    float, typer.Option("--explore-bonus", min=0, help="That bonus, in standard deviations of a method's scores.")
+]
 
 
 def wants_json() -> bool:

@@ -15,13 +15,13 @@ from isthmus.encode.store import encode_items
 from isthmus.encode.template import Template
 from isthmus.encode.text import TextEncoder
 from isthmus.encode.tfidf import TfidfEncoder
-from isthmus.errors import ArtefactError, InputError, SpecError
+from isthmus.errors import InputError
 from isthmus.files import Json
 from isthmus.model.base import Doubles, State
 from isthmus.model.rating_base import inner, outer
 from isthmus.model.text_classes import NEVER, Linear, Majority, Rows, pool
 from isthmus.pipeline.classify import ClassifySettings, FittedClasses
-from isthmus.pipeline.kept import FIX, Parts, read_parts, write_parts
+from isthmus.pipeline.kept import Parts, read_parts, whole_or_damaged, write_parts
 from isthmus.pipeline.labels import LabelSettings, without_label
 
 KIND: Final = "classes"
@@ -142,7 +142,7 @@ class Classifier:
         """
         parts = read_parts(path, KIND)
         said = parts.said
-        try:
+        with whole_or_damaged(path):
             names = tuple(cast("list[str]", said["names"]))
             strengths = cast("Mapping[str, float | None]", said["opinions"])
             opinions: dict[str, Linear | Majority] = {}
@@ -159,5 +159,3 @@ class Classifier:
                 opinions,
                 parts.arrays["weights"].astype(np.float64),
             )
-        except (KeyError, TypeError, ValueError, SpecError) as error:
-            raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -12,7 +13,7 @@ import polars as pl
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from isthmus.errors import ArtefactError
+from isthmus.errors import ArtefactError, SpecError
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
 from isthmus.model.base import State
 
@@ -55,6 +56,21 @@ def write_parts(path: Path, kind: str, parts: Parts) -> None:
         write_json(folder / f"{kind}.json", {"format": FORMAT, "said": parts.said, "files": files})
 
 
+@contextmanager
+def whole_or_damaged(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a model is put together into the one error that says so.
+
+    Raises
+    ------
+    ArtefactError
+        A part is lacking, or is not what it should be.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OSError, SpecError, SafetensorError, pl.exceptions.PolarsError) as error:
+        raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error
+
+
 def read_parts(path: Path, kind: str) -> Parts:
     """Return what :func:`write_parts` wrote.
 
@@ -68,7 +84,7 @@ def read_parts(path: Path, kind: str) -> Parts:
         raise ArtefactError(
             f"format {manifest.get('format')} of {kind}, this version reads {FORMAT}", where=path, fix=FIX
         )
-    try:
+    with whole_or_damaged(path):
         files = cast("Mapping[str, str]", manifest["files"])
         for name, digest in files.items():
             file = path / name
@@ -76,5 +92,3 @@ def read_parts(path: Path, kind: str) -> Parts:
                 raise ArtefactError(f"{name} is missing, or was changed since it was written", where=path, fix=FIX)
         tables = {Path(name).stem: pl.read_parquet(path / name) for name in files if name.endswith(".parquet")}
         return Parts(cast("Json", manifest["said"]), load_file(path / ARRAYS), tables)
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError, pl.exceptions.PolarsError) as error:
-        raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error

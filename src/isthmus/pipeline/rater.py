@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, cast
 import numpy as np
 import polars as pl
 
-from isthmus.errors import ArtefactError, DataError, InputError
+from isthmus.errors import DataError, InputError
 from isthmus.files import Json
 from isthmus.model.base import Doubles, State
 from isthmus.model.bias import Bias, Constant
@@ -18,7 +18,7 @@ from isthmus.model.rating_base import RatingModel, Ratings, inner, outer
 from isthmus.model.rating_blend import RatingBlend, rating_cohorts
 from isthmus.model.rating_content import ContentRatings, FactorRatings
 from isthmus.model.rating_knn import ResidualKnn
-from isthmus.pipeline.kept import FIX, Parts, read_parts, write_parts
+from isthmus.pipeline.kept import Parts, read_parts, whole_or_damaged, write_parts
 from isthmus.types import Bools, Ints
 
 KIND: Final = "ratings"
@@ -135,7 +135,7 @@ class Rater:
         """
         parts = read_parts(path, KIND)
         said = parts.said
-        try:
+        with whole_or_damaged(path):
             shape = int(cast("int", said["persons"])), parts.tables["items"].height
             models = [
                 _model(entry, inner(str(place), parts.arrays))
@@ -149,8 +149,6 @@ class Rater:
             return cls(
                 str(said["domain"]), models, blend, known, taught, parts.tables["accounts"], parts.tables["items"]
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"the model is damaged: {error}", where=path, fix=FIX) from error
 
 
 #: Kinds of model, the narrower first.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import FastAPI, Query, Request
@@ -9,6 +11,7 @@ from starlette.responses import Response
 
 from isthmus.service.core import Service
 from isthmus.service.rollout import trials
+from isthmus.service.rollout.pointer import Role
 from isthmus.service.routes.base import Bodies, answer, caller_of, read, says, takes
 from isthmus.service.routes.models import ModelPath
 from isthmus.service.schemas_models import CanaryIn, JudgedOut, ShadowIn, TrialOut
@@ -22,8 +25,8 @@ BODIES: Final[Bodies] = (CanaryIn, ShadowIn)
 def add(app: FastAPI, service: Service) -> None:
     """Add the routes."""
     _of_the_gate(app, service)
-    _of_canaries(app, service)
-    _of_shadows(app, service)
+    for kind in _KINDS:
+        _of_trials(app, service, kind)
 
 
 def _of_the_gate(app: FastAPI, service: Service) -> None:
@@ -45,57 +48,63 @@ def _of_the_gate(app: FastAPI, service: Service) -> None:
         return answer(done)
 
 
-def _of_canaries(app: FastAPI, service: Service) -> None:
-    said = says(404, 408, 409, 413, 415, 422, 507)
+@dataclass(frozen=True)
+class _Kind:
+    """A way of trying a model: its name, what its body is, how it begins, and what is said of both routes."""
+
+    name: Role
+    body: type[CanaryIn | ShadowIn]
+    start: Callable[..., Awaitable[dict[str, object]]]
+    starting: str
+    ending: str
+
+
+_KINDS: Final = (
+    _Kind(
+        "canary",
+        CanaryIn,
+        trials.start_canary,
+        "Let a model answer a share of the persons, the same ones every time; it goes when it does worse.",
+        "Let the model that answers make the canary's lists again.",
+    ),
+    _Kind(
+        "shadow",
+        ShadowIn,
+        trials.start_shadow,
+        "Let a model make a share of the lists too, after their answer is sent; nobody sees them.",
+        "Compare no more.",
+    ),
+)
+
+
+def _of_trials(app: FastAPI, service: Service, kind: _Kind) -> None:
+    path, started = f"/v1/models/{{name}}/{kind.name}", says(404, 408, 409, 413, 415, 422, 507)
 
     @app.post(
-        "/v1/models/{name}/canary",
+        path,
+        name=f"models_{kind.name}",
+        description=kind.starting,
         response_model=TrialOut,
         tags=["models"],
-        responses=said,
-        openapi_extra=takes(CanaryIn),
+        responses=started,
+        openapi_extra=takes(kind.body),
     )
-    async def models_canary(name: ModelPath, request: Request) -> Response:
-        """Let a model answer a share of the persons, the same ones every time; it goes when it does worse."""
+    async def start(name: ModelPath, request: Request) -> Response:
         tenant, caller = caller_of(service, request)
-        done = await trials.start_canary(tenant, name, await read(request, CanaryIn))
-        await service.note(tenant.name, caller.name, "canary started", done)
+        done = await kind.start(tenant, name, await read(request, kind.body))
+        await service.note(tenant.name, caller.name, f"{kind.name} started", done)
         return answer(done)
 
     @app.delete(
-        "/v1/models/{name}/canary", response_model=TrialOut, tags=["models"], responses=says(404, 409, 422, 507)
-    )
-    async def models_canary_end(name: ModelPath, request: Request) -> Response:
-        """Let the model that answers make the canary's lists again."""
-        tenant, caller = caller_of(service, request)
-        done = await trials.end(tenant, name, "canary")
-        await service.note(tenant.name, caller.name, "canary ended", done)
-        return answer(done)
-
-
-def _of_shadows(app: FastAPI, service: Service) -> None:
-    said = says(404, 408, 409, 413, 415, 422, 507)
-
-    @app.post(
-        "/v1/models/{name}/shadow",
+        path,
+        name=f"models_{kind.name}_end",
+        description=kind.ending,
         response_model=TrialOut,
         tags=["models"],
-        responses=said,
-        openapi_extra=takes(ShadowIn),
+        responses=says(404, 409, 422, 507),
     )
-    async def models_shadow(name: ModelPath, request: Request) -> Response:
-        """Let a model make a share of the lists too, after their answer is sent; nobody sees them."""
+    async def end(name: ModelPath, request: Request) -> Response:
         tenant, caller = caller_of(service, request)
-        done = await trials.start_shadow(tenant, name, await read(request, ShadowIn))
-        await service.note(tenant.name, caller.name, "shadow started", done)
-        return answer(done)
-
-    @app.delete(
-        "/v1/models/{name}/shadow", response_model=TrialOut, tags=["models"], responses=says(404, 409, 422, 507)
-    )
-    async def models_shadow_end(name: ModelPath, request: Request) -> Response:
-        """Compare no more."""
-        tenant, caller = caller_of(service, request)
-        done = await trials.end(tenant, name, "shadow")
-        await service.note(tenant.name, caller.name, "shadow ended", done)
+        done = await trials.end(tenant, name, kind.name)
+        await service.note(tenant.name, caller.name, f"{kind.name} ended", done)
         return answer(done)
