@@ -4,7 +4,7 @@
 
 On the twin world, or on a split of one's own. The people that are measured have no target event in training; each is
 shown with the newest 0 to 5 of theirs. A sequence model is trained on the others; each way learns on it, with rate and
-steps chosen on validation people with 3 events. Writes meta.json and meta.md (of a split: meta-DOMAIN.json and .md).
+steps chosen on validation people with 3 events. Writes meta.json and meta.md (meta-SET-DOMAIN of a split).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def systems_of(ground: Ground, people: int) -> list[RankingSystem]:
     return [*found, SimilarPeople(carrier, data, neighbours=min(50, people // 10))]
 
 
-def measure(ground: Ground, people: int) -> dict[str, object]:
+def measure(name: str, ground: Ground, people: int) -> dict[str, object]:
     start = time.process_time()
     systems = systems_of(ground, people)
     rows = []
@@ -117,21 +117,30 @@ def measure(ground: Ground, people: int) -> dict[str, object]:
     speed = {system.name: round(milliseconds(system, ground.cut(5, TEST)), 2) for system in systems}
     machine = {"system": platform.platform(), "python": platform.python_version(), "torch": version("torch")}
     return {
-        "machine": machine, "fingerprint": ground.split.corpus.fingerprint, "domain": ground.domain, "rows": rows,
+        "name": name, "machine": machine, "fingerprint": ground.split.corpus.fingerprint, "domain": ground.domain,
+        "protocol": ground.split.card["protocol"], "items": int(ground.cut(0, TEST).items.size), "rows": rows,
         "milliseconds": speed, "cpu_seconds": round(time.process_time() - start, 1),
     }  # fmt: skip
 
 
 def page(data: dict) -> str:
     names = list(data["milliseconds"])
-    lines = ["| N@10 with … target events | " + " | ".join(map(str, KEPT)) + " | ms a person |", "|---" * 8 + "|"]
+    lines = [
+        f"## Adapting new people: {data['name']}", "",
+        f"Data `{data['fingerprint'][:12]}`, {data['protocol']}, {data['items']:,} items. Nobody measured has a",
+        "target event in training; rate and steps chosen on validation people with 3 events.", "",
+    ]  # fmt: skip
+    lines += ["| N@10 with … target events | " + " | ".join(map(str, KEPT)) + " | ms a person |", "|---" * 8 + "|"]
     for name in names:
         rows = [row for row in data["rows"] if row["system"] == name]
         marks = ["*" if row["p"] < 0.05 else "" for row in rows]
         cells = " | ".join(f"{row['ndcg@10']:.4f}{mark}" for row, mark in zip(rows, marks, strict=True))
         lines.append(f"| {name} | {cells} | {data['milliseconds'][name]:.1f} |")
-    people = data["rows"][0]["people"]
-    return "\n".join([*lines, "", f"{people} test people. \\*: differs from no adaptation, p < 0.05 (Holm)."]) + "\n"
+    people = sorted({row["people"] for row in data["rows"]})
+    said = f"{people[0]}" if len(people) == 1 else f"{people[0]} to {people[-1]}"
+    lines += ["", f"{said} test people, {data['cpu_seconds']:.0f} s of one core."]
+    lines += ["\\*: differs from no adaptation, p < 0.05 (Holm)."]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -144,12 +153,13 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     if options.split:
         folder, _, domain = options.split.rpartition(":")
-        ground, name = Ground(Split.open(folder), domain, options.most), f"meta-{domain}"
+        split = Split.open(folder)
+        ground, name = Ground(split, domain, options.most), f"meta-{split.corpus.name}-{domain}".replace(" ", "-")
     else:
         world = twin_world(0, replace(WORLD, persons=options.people))
         made = Split.make(im.Corpus.from_tables(world.tables, name="twin"))
         ground, name = Ground(made, "target", options.most), "meta"
-    data = measure(ground, options.people)
+    data = measure(name.removeprefix("meta-"), ground, options.people)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     (options.out / f"{name}.md").write_text(page(data), encoding="utf-8")

@@ -23,7 +23,7 @@ import polars as pl
 import isthmus as im
 from bench_methods import corpus_of
 from isthmus.evaluate.compare import Slice, compare, slices, summarise
-from isthmus.evaluate.protocol import judge
+from isthmus.evaluate.protocol import RankingSystem, judge
 from isthmus.recommender.facade import System
 from isthmus.rng import generator
 from isthmus.split.cohorts import build_task, target_items
@@ -58,6 +58,24 @@ class Silent:
         return scores
 
 
+@dataclass
+class Among:
+    """A system that lists new items only."""
+
+    system: RankingSystem
+    target: Target
+
+    @property
+    def name(self) -> str:
+        return f"{self.system.name}, among new"
+
+    def score(self, histories: im.Histories) -> np.ndarray:
+        """Return the system's scores, minus infinity for known items."""
+        scores = self.system.score(histories)
+        scores[:, ~self.target.new] = -np.inf
+        return scores
+
+
 def hide(split: im.Split, domain: str, share: float, seed: int) -> im.Split:
     """Return the split without any event before test on a share of the items of ``domain`` that have some."""
     known = split.events.filter((pl.col("part") < TEST) | (pl.col("part") == CONTEXT))["item"].unique().to_numpy()
@@ -79,10 +97,9 @@ def measure(name: str, folder: Path, settings: FitSettings) -> dict[str, object]
     seconds = time.perf_counter() - start
     target, task = model.targets[domain], build_task(split, TEST, domain, most=persons)
     plain = System(replace(target, blend=replace(target.blend, voice=None, level=0.0)), name="blend, no voice")
-    alone = [
-        model.system(domain, method) for method in ("tfidf", "text", "aligned", "launch")
-    ]  # fitted, or the budget is too small
+    alone = [model.system(domain, method.name) for method in target.methods if method.inductive]
     outcomes = [judge(one, task, ks=(10,)) for one in (model.system(domain), *alone, plain, Silent(target))]
+    among = [judge(Among(one, target), task, ks=(10,)) for one in (model.system(domain), *alone)]
     parts = {part.name: part for part in slices(task)}
     new, known = parts["new item"], parts["known item"]
     return {
@@ -101,9 +118,12 @@ def measure(name: str, folder: Path, settings: FitSettings) -> dict[str, object]
         "level": target.blend.level,
         "created": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": f"{platform.machine()}, one core; Python {platform.python_version()}, NumPy {np.__version__}",
-        "means": [*rows(outcomes, new), *rows(outcomes, known)],
+        "valid": target.valid,
+        "weights": {cohort: list(row) for cohort, row in target.blend.weights.items()},
+        "means": [*rows(outcomes, new), *rows(outcomes, known), *rows(among, new)],
         "tests": [
-            *compare(outcomes[:5], [new], "ndcg@10", main="blend", seed=seed).to_dicts(),
+            *compare(outcomes[: len(alone) + 1], [new], "ndcg@10", main="blend", seed=seed).to_dicts(),
+            *compare(among, [new], "ndcg@10", main="blend, among new", seed=seed).to_dicts(),
             *compare([outcomes[0], outcomes[-1]], [known], "ndcg@10", main="blend", seed=seed).to_dicts(),
         ],
     }
@@ -113,27 +133,47 @@ def rows(outcomes: list, part: Slice) -> list[dict[str, object]]:
     return summarise(outcomes, part, ["ndcg@10"]).to_dicts()
 
 
+#: What is shown of single methods, as far as a set has them.
+SHOWN = ("tfidf", "text", "aligned", "towers")
+
+
 def markdown(folder: Path) -> str:
     preface = folder / "preface.md"
     lines = [preface.read_text(encoding="utf-8").strip() if preface.is_file() else "# New items", ""]
-    lines += [
-        "| set | persons | new | tfidf | text | aligned | blend [95 %] | ratio | p (Holm) | warm: silent | warm |"
+    said = [
+        json.loads(file.read_text(encoding="utf-8")) for name in SETS if (file := folder / f"{name}.json").is_file()
     ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
-    for file in [folder / f"{name}.json" for name in SETS if (folder / f"{name}.json").is_file()]:
-        data = json.loads(file.read_text(encoding="utf-8"))
+    lines += ["## Among all items", ""]
+    lines += [
+        f"| set | persons | new | {' | '.join(SHOWN)} | blend [95 %] | ratio | p (Holm) | warm: silent | warm | tfidf |"
+    ]
+    lines += ["|---" * (len(SHOWN) + 9) + "|"]
+    for data in said:
         found = {(row["slice"], row["system"]): row for row in data["means"]}
-        test = {(row["slice"], row["system"]): row for row in data["tests"]}
-        cell = {system: found["new item", system]["mean"] for system in ("tfidf", "text", "aligned", "blend")}
-        blend = found["new item", "blend"]
-        silent, warm = (found["known item", system]["mean"] for system in ("blend, no new item", "blend"))
+        known = [found["known item", system]["mean"] for system in ("blend, no new item", "blend", "tfidf")]
+        silent, warm, plain = known
         lines.append(
-            f"| {data['set']} | {data['persons']:,} | {data['new']} | {cell['tfidf']:.4f} | {cell['text']:.4f} "
-            f"| {cell['aligned']:.4f} | {cell['blend']:.4f} [{blend['low']:.4f}, {blend['high']:.4f}] "
-            f"| {cell['blend'] / max(cell['tfidf'], 1e-9):.2f} | {test['new item', 'tfidf']['p_holm']:.4f} "
-            f"| {silent:.4f} | {warm:.4f} ({100 * (warm / max(silent, 1e-9) - 1):+.1f} %) |"
+            f"| {data['set']} | {data['persons']:,} | {data['new']} | {line(data, '')} | {silent:.4f} "
+            f"| {warm:.4f} ({100 * (warm / max(silent, 1e-9) - 1):+.1f} %) | {plain:.4f} |"
         )
+    lines += ["", "## Ranked among new items only", ""]
+    lines += [
+        f"| set | {' | '.join(SHOWN)} | blend [95 %] | ratio | p (Holm) | fit s |",
+        "|---" * (len(SHOWN) + 5) + "|",
+    ]
+    lines += [f"| {data['set']} | {line(data, ', among new')} | {data['fit_seconds']:.0f} |" for data in said]
     return "\n".join(lines) + "\n"
+
+
+def line(data: dict, mark: str) -> str:
+    """Return the cells of single methods, and of the blend with its ratio to TF-IDF and the test of it."""
+    found = {row["system"]: row for row in data["means"] if row["slice"] == "new item"}
+    test = {row["system"]: row for row in data["tests"] if row["slice"] == "new item"}
+    cells = [f"{found[name + mark]['mean']:.4f}" if name + mark in found else "–" for name in SHOWN]
+    blend, plain = found[f"blend{mark}"], found[f"tfidf{mark}"]["mean"]
+    reach = f"{blend['mean']:.4f} [{blend['low']:.4f}, {blend['high']:.4f}]"
+    ratio = blend["mean"] / max(plain, 1e-9)
+    return " | ".join([*cells, reach, f"{ratio:.2f}", f"{test[f'tfidf{mark}']['p_holm']:.4f}"])
 
 
 def main() -> None:

@@ -4,8 +4,9 @@
 
 Some people keep only their newest 0, 1, 3 or 5 events of the target domain; only they choose (validation) and are
 measured (test). With source: all events, with the bridge. Without: the events of the target alone. Each arm is tuned
-and blended on validation people who were cut off in the same way. Writes SET-DOMAIN-KEEP.json and README.md, prints
-the rows as one JSON object. Nothing row by row of the data enters a report.
+and blended on validation people who were cut off in the same way. Writes SET-DOMAIN-KEEP.json, and README.md from all
+of these, words.md and what bench_meta.py wrote; prints the rows as one JSON object. Nothing row by row of the data
+enters a report.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import isthmus as im
 from isthmus.data.importer import import_corpus
 from isthmus.evaluate.compare import Slice, compare, summarise
 from isthmus.evaluate.protocol import Outcome, judge
+from isthmus.evaluate.stats import holm
 from isthmus.model.base import Features
 from isthmus.recommender.facade import System
 from isthmus.recommender.readers import Readers, vocabulary
@@ -133,7 +135,8 @@ def measure(split: Split, features: Features, domain: str, keep: int) -> dict[st
 
 def page(folder: Path) -> str:
     """Return the README of all cells of ``folder``."""
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*-*-*.json"))]
+    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*-*-[0-9].json"))]
+    corrected = holm([cell["test"]["p"] for cell in cells])
     lines = [
         "# New people: what their events elsewhere are worth", "",
         "`python benchmarks/bench_people.py --out …`; "
@@ -143,17 +146,20 @@ def page(folder: Path) -> str:
         "domains, only items with a title. The best rival is the best on *test* of all methods, and their blend, that",
         "see the target alone.",
         "", "| set | target | kept | people | items | N@10 with source | best without | ratio | goal "
-        "| difference [95 %] | p | CPU s |", "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| difference [95 %] | p | p (Holm) | CPU s |", "|---" * 13 + "|",
     ]  # fmt: skip
-    for cell in cells:
+    for cell, p in zip(cells, corrected, strict=True):
         test = cell["test"]
         gap = f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]"
         ratio = "–" if cell["ratio"] is None else f"{cell['ratio']:.2f}"
         lines.append(
             f"| {cell['set']} | {cell['domain']} | {cell['keep']} | {cell['persons']:,} | {cell['items']:,} "
             f"| {cell['ndcg@10']:.4f} | {cell['rival']:.4f} ({cell['best rival'].removeprefix('no source: ')}) "
-            f"| {ratio} | {cell['goal'] or ''} | {gap} | {test['p']:.4f} | {cell['cpu_seconds']:.0f} |"
+            f"| {ratio} | {cell['goal'] or ''} | {gap} | {test['p']:.4f} | {p:.4f} | {cell['cpu_seconds']:.0f} |"
         )
+    for name in ("words.md", "meta.md", *sorted(file.name for file in folder.glob("meta-*.md"))):
+        if (folder / name).is_file():
+            lines += ["", (folder / name).read_text(encoding="utf-8").strip()]
     for cell in cells:
         lines += ["", f"## {cell['set']}: {cell['domain']}, {cell['keep']} kept", ""]
         lines += [f"Data `{cell['protocol']['fingerprint'][:12]}`, {cell['protocol']['protocol']}.", ""]
@@ -189,7 +195,7 @@ def main() -> None:
                 cell = {"set": kind, **measure(*splits[kind], domain, keep)}
                 file = options.out / f"{kind}-{domain}-{keep}.json"
                 file.write_text(json.dumps(cell, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-                (options.out / "table.md").write_text(page(options.out), encoding="utf-8")
+                (options.out / "README.md").write_text(page(options.out), encoding="utf-8")
                 rows.append({key: cell[key] for key in ("set", "domain", "keep", "ndcg@10", "rival", "ratio")})
     print(json.dumps({"rows": rows}))
 

@@ -2,7 +2,8 @@
 
     ISTHMUS_DATA=... python benchmarks/bench_platforms.py --out benchmarks/reports/NAME [SET ...]
 
-Sets: twin, unrelated (simulated, tastes carry over or not), town (simulated), fedcsr (Amazon Food and Kitchen). Models
+Sets: twin, unrelated (simulated, tastes carry over or not), town (simulated), fedcsr (Amazon Food and Kitchen), five
+(Amazon Food, Kitchen, Beauty, Sports, Toys; people with events on two or more; leave-last). Models
 learn from train, the weights are compared on valid; test is not read. Prints one JSON object; writes platforms.json, in
 which other sets stay, and README.md to the folder. Nothing row by row, no title and no id of the data enters a report.
 """
@@ -21,6 +22,7 @@ import numpy as np
 import polars as pl
 
 import isthmus as im
+from bench_people import corpus_of
 from isthmus.data.importer import import_corpus
 from isthmus.data.sequences import Histories
 from isthmus.data.simulate import WORLD, town, twin_world, unrelated_world
@@ -60,12 +62,21 @@ def amazon() -> im.Corpus:
         return im.Corpus.from_tables(tables, name="fedcsr")
 
 
+def five() -> im.Corpus:
+    """Return the five platforms: people with events on two or more, only items with a title."""
+    with TemporaryDirectory() as folder:
+        return corpus_of("five_platforms", Path(folder))
+
+
 SETS: dict[str, Callable[[], im.Corpus]] = {
     "twin": lambda: im.Corpus.from_tables(twin_world(0, PLAN).tables, name="twin"),
     "unrelated": lambda: im.Corpus.from_tables(unrelated_world(0, PLAN).tables, name="unrelated"),
     "town": lambda: im.Corpus.from_tables(town(0, persons=800).tables, name="town"),
     "fedcsr": amazon,
+    "five": five,
 }
+#: Sets with an order and no dates everywhere.
+UNDATED = ("five",)
 
 
 def known_before(model: im.Recommender, split: Split, part: int) -> im.Recommender:
@@ -124,7 +135,8 @@ def trade(model: im.Recommender, split: Split, domain: str, most: int) -> list[d
 def measure(name: str, budget: float, most: int) -> dict[str, object]:
     """Return the figures of one set."""
     corpus = SETS[name]()
-    split = Split.make(corpus, valid_share=0.1, test_share=0.1)
+    protocol = "leave-last" if name in UNDATED else "time"
+    split = Split.make(corpus, protocol=protocol, valid_share=0.1, test_share=0.1)
     settings = FitSettings(methods=METHODS, budget=budget, refit=False, persons=most)
     model = known_before(im.Recommender.fit(split, settings=settings), split, VALID)
     begin = time.perf_counter()

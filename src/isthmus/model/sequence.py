@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
         Events of a history that are looked at, the newest.
     dropout, vector_dropout : float
         Inside the Transformer, and of the text vectors.
+    id_dropout : float
+        Share of the id embeddings that are dropped in a step, so that items without one are placed well by their text.
     domains, platforms : list of str
         Names with an embedding of their own; any other name has the embedding of the unknown.
     n_items : int
@@ -75,6 +77,7 @@ class SequenceConfig(PretrainedConfig):  # type: ignore[misc]
     length: int = 50
     dropout: float = 0.2
     vector_dropout: float = 0.0
+    id_dropout: float = 0.0
     domains: list[str] = field(default_factory=lambda: [UNKNOWN])
     platforms: list[str] = field(default_factory=lambda: [UNKNOWN])
     n_items: int = 0
@@ -191,11 +194,18 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
             said = self.adaptor(vectors if rows is None else vectors[rows])
         if self.ids is not None:
             place = self.catalogue.id_of if rows is None else self.catalogue.id_of[rows]
-            own = torch.cat([self.ids.weight, self.ids.weight.new_zeros(1, self.config.dim)])[place]
+            own = torch.cat([self._kept_ids(), self.ids.weight.new_zeros(1, self.config.dim)])[place]
             said = own if said is None else said + own
         if self.config.scale:
             said = nn.functional.normalize(said, dim=-1)
         return said
+
+    def _kept_ids(self) -> Tensor:
+        """Return the id embeddings; while it learns, zeros for those that are dropped."""
+        weight: Tensor = cast("nn.Embedding", self.ids).weight
+        if not (self.training and self.config.id_dropout):
+            return weight
+        return weight * (torch.rand(len(weight), 1, device=weight.device) >= self.config.id_dropout)
 
     def persons(self, events: Events, table_Nd: Tensor) -> Tensor:
         """Return the state of each person after each event, (B, L, d); ``table_Nd`` has all item vectors."""

@@ -37,6 +37,7 @@ class SequenceCarrier(Method):
         "start": "",
         "strategy": "full",
         "ids": True,
+        "id_dropout": 0.0,
         "sources": True,
         "half_life": 0.0,
         "epochs": 10,

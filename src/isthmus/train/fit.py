@@ -207,7 +207,7 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
     }
     needs |= {"graph": features.graph is not None, "fused": bool(features.graph is not None or features.more)}
     needs |= {name: name in features.more for name in ("image", "told")}
-    needs |= dict.fromkeys(("aligned", "launch"), texts or features.vectors is not None)
+    needs |= dict.fromkeys(("aligned", "launch", "towers"), texts or features.vectors is not None)
     return [name for name in wanted if needs.get(name, True)]
 
 

@@ -18,6 +18,7 @@ from isthmus.model.graph import GraphContent
 from isthmus.model.popularity import Popularity, RecentPopularity
 from isthmus.model.student import STUDENTS
 from isthmus.model.terms import TermContent
+from isthmus.model.towers import Towers
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.language_carrier import LanguageCarrier
 
@@ -41,6 +42,7 @@ METHODS: Final[dict[str, type[Method]]] = {
         Bpr,
         ToldContent,
         FusedContent,
+        Towers,
         Bridge,
         SequenceCarrier,
         LanguageCarrier,
@@ -54,7 +56,7 @@ CARRIERS: Final = ("sequence", "language")
 GROUND: Final = tuple(
     name
     for name in METHODS
-    if name not in (*CARRIERS, TermContent.name, Bridge.name, ToldContent.name, FusedContent.name)
+    if name not in (*CARRIERS, TermContent.name, Towers.name, Bridge.name, ToldContent.name, FusedContent.name)
 )
 
 

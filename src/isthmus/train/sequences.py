@@ -209,12 +209,15 @@ def _start(method: SequenceCarrier, material: Material, features: Features) -> S
                 where=start,
                 fix="encode the items with the language model it was pre-trained with",
             )
-        return loaded.grown(places, ids)
+        grown = loaded.grown(places, ids)
+        grown.config.id_dropout = method.number("id_dropout")
+        return grown
     config = SequenceConfig(
         width=width,
         dim=int(method.number("dim")),
         layers=int(method.number("layers")),
         dropout=method.number("dropout"),
+        id_dropout=method.number("id_dropout"),
         domains=[UNKNOWN, *places.domains],
         platforms=[UNKNOWN, *places.platforms],
         n_items=ids,

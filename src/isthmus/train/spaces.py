@@ -125,6 +125,15 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
     },
     "launch": {"days": Range(7.0, 365.0, log=True), "l2": Range(1.0, 1000.0, log=True), "dim": Range(8, 256, log=True)},
+    "towers": {
+        "dim": Choice((32, 64, 128, 256)),
+        "epochs": Range(2, 20, log=True),
+        "dropout": Range(0.1, 0.9, off=True),
+        "contrast": Range(0.01, 1.0, log=True, off=True),
+        "learning_rate": Range(5e-4, 2e-2, log=True),
+        "decay": _DECAY,
+        "sources": _SOURCES,
+    },
     "ease": {
         "l2": Range(1.0, 5000.0, log=True),
         "text": Range(1.0, 1000.0, log=True, off=True),
@@ -162,6 +171,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
     },
     "sequence": {
         "ids": Choice((True, False)),
+        "id_dropout": Range(0.1, 0.9, off=True),
         "sources": _SOURCES,
         "half_life": _HALF_LIFE,
         "epochs": Range(4, 40, log=True),
