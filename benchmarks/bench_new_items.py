@@ -67,6 +67,7 @@ class Among:
 
     @property
     def name(self) -> str:
+        """The system's, and that it lists new items only."""
         return f"{self.system.name}, among new"
 
     def score(self, histories: im.Histories) -> np.ndarray:
