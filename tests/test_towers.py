@@ -74,7 +74,8 @@ def test_with_dropout_the_content_says_what_the_ids_say_and_without_it_less() ->
 
 
 def test_only_items_that_were_met_have_an_id(fitted: Towers) -> None:
-    assert not fitted.ids[:, NEW].any() and not fitted.fame[NEW].any()
+    assert not fitted.ids[:, NEW].any()
+    assert not fitted.fame[NEW].any()
     assert fitted.ids[:, 0].any()
 
 
@@ -104,7 +105,8 @@ def test_the_sequence_model_drops_ids_while_it_learns_only() -> None:
     model.attend(vectors, Places.nameless(3), np.arange(3, dtype=np.int32))
     with torch.no_grad():
         learning, asked = model.train().items(), model.eval().items()
-        assert model.adaptor is not None and model.ids is not None
+        assert model.adaptor is not None
+        assert model.ids is not None
         said = model.adaptor(model.catalogue.vectors)
         np.testing.assert_allclose(learning.numpy(), said.numpy(), atol=1e-6)
         np.testing.assert_allclose(asked.numpy(), (said + model.ids.weight).numpy(), atol=1e-6)
