@@ -12,7 +12,7 @@ import json
 import platform
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,11 +24,11 @@ import isthmus as im
 from bench_methods import corpus_of
 from isthmus.evaluate.compare import Slice, compare, slices, summarise
 from isthmus.evaluate.protocol import RankingSystem, judge
-from isthmus.recommender.facade import System
 from isthmus.rng import generator
 from isthmus.split.cohorts import build_task, target_items
+from isthmus.split.task import Task
 from isthmus.split.temporal import CONTEXT, TEST
-from isthmus.train.fit import FitSettings, Target
+from isthmus.train.fit import FitSettings
 
 #: Set -> (spec, protocol, target domain).
 SETS = {
@@ -44,37 +44,34 @@ SETS = {
 METHODS = ("popularity", "recent", "knn", "tfidf", "text", "aligned", "launch", "ease")
 
 
-@dataclass
-class Silent:
-    """The blend of a target, never listing a new item."""
-
-    target: Target
-    name: str = "blend, no new item"
-
-    def score(self, histories: im.Histories) -> np.ndarray:
-        """Return the blend's scores, minus infinity for new items."""
-        scores = System(self.target).score(histories)
-        scores[:, self.target.new] = -np.inf
-        return scores
+#: What may be added to the score of every new item, to see what it would cost.
+LOUDER = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+#: Shares of the N@10 of known items that might be given up.
+PRICES = (0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass
-class Among:
-    """A system that lists new items only."""
+class Said:
+    """The scores of a system for a task, kept: asked for in the order of its persons, block by block."""
 
-    system: RankingSystem
-    target: Target
+    name: str
+    scores: np.ndarray
+    at: int = 0
 
-    @property
-    def name(self) -> str:
-        """The system's, and that it lists new items only."""
-        return f"{self.system.name}, among new"
+    @classmethod
+    def of(cls, system: RankingSystem, task: Task) -> Said:
+        """Return what ``system`` says of everybody in ``task``."""
+        parts = [task.histories.take(np.arange(at, min(at + 512, len(task)))) for at in range(0, len(task), 512)]
+        return cls(system.name, np.concatenate([system.score(part) for part in parts]))
 
     def score(self, histories: im.Histories) -> np.ndarray:
-        """Return the system's scores, minus infinity for known items."""
-        scores = self.system.score(histories)
-        scores[:, ~self.target.new] = -np.inf
-        return scores
+        """Return the scores of the next persons."""
+        start, self.at = self.at, (self.at + len(histories)) % len(self.scores)
+        return self.scores[start : start + len(histories)].copy()
+
+    def plus(self, name: str, new: float, known: float, flags: np.ndarray) -> Said:
+        """Return the scores under another name, with something added to those of new and of known items."""
+        return Said(name, self.scores + np.where(flags, np.float32(new), np.float32(known)))
 
 
 def hide(split: im.Split, domain: str, share: float, seed: int) -> im.Split:
@@ -97,10 +94,15 @@ def measure(name: str, folder: Path, settings: FitSettings) -> dict[str, object]
     model = im.Recommender.fit(split, targets=[domain], settings=settings)
     seconds = time.perf_counter() - start
     target, task = model.targets[domain], build_task(split, TEST, domain, most=persons)
-    plain = System(replace(target, blend=replace(target.blend, voice=None, level=0.0)), name="blend, no voice")
     alone = [model.system(domain, method.name) for method in target.methods if method.inductive]
-    outcomes = [judge(one, task, ks=(10,)) for one in (model.system(domain), *alone, plain, Silent(target))]
-    among = [judge(Among(one, target), task, ks=(10,)) for one in (model.system(domain), *alone)]
+    outcomes, among, louder = [], [], []
+    for system in (model.system(domain), *alone):
+        said = Said.of(system, task)
+        outcomes.append(judge(said, task, ks=(10,)))
+        among.append(judge(said.plus(f"{said.name}, among new", 0.0, -np.inf, target.new), task, ks=(10,)))
+        if said.name == "blend":
+            outcomes.append(judge(said.plus("blend, no new item", -np.inf, 0.0, target.new), task, ks=(10,)))
+            louder = [judge(said.plus(f"blend + {by:g}", by, 0.0, target.new), task, ks=(10,)) for by in LOUDER]
     parts = {part.name: part for part in slices(task)}
     new, known = parts["new item"], parts["known item"]
     return {
@@ -122,10 +124,11 @@ def measure(name: str, folder: Path, settings: FitSettings) -> dict[str, object]
         "valid": target.valid,
         "weights": {cohort: list(row) for cohort, row in target.blend.weights.items()},
         "means": [*rows(outcomes, new), *rows(outcomes, known), *rows(among, new)],
+        "louder": [*rows(louder, new), *rows(louder, known)],
         "tests": [
-            *compare(outcomes[: len(alone) + 1], [new], "ndcg@10", main="blend", seed=seed).to_dicts(),
+            *compare([outcomes[0], *outcomes[2:]], [new], "ndcg@10", main="blend", seed=seed).to_dicts(),
             *compare(among, [new], "ndcg@10", main="blend, among new", seed=seed).to_dicts(),
-            *compare([outcomes[0], outcomes[-1]], [known], "ndcg@10", main="blend", seed=seed).to_dicts(),
+            *compare(outcomes[:2], [known], "ndcg@10", main="blend", seed=seed).to_dicts(),
         ],
     }
 
@@ -157,6 +160,9 @@ def markdown(folder: Path) -> str:
             f"| {data['set']} | {data['persons']:,} | {data['new']} | {line(data, '')} | {silent:.4f} "
             f"| {warm:.4f} ({100 * (warm / max(silent, 1e-9) - 1):+.1f} %) | {plain:.4f} |"
         )
+    lines += ["", "## What louder new items would cost, on test", ""]
+    lines += [f"| set | tfidf | {' | '.join(f'at most {price:.0%} lost' for price in PRICES)} |", "|---" * 6 + "|"]
+    lines += [f"| {data['set']} | {' | '.join(prices(data))} |" for data in said]
     lines += ["", "## Ranked among new items only", ""]
     lines += [
         f"| set | {' | '.join(SHOWN)} | blend [95 %] | ratio | p (Holm) | fit s |",
@@ -164,6 +170,18 @@ def markdown(folder: Path) -> str:
     ]
     lines += [f"| {data['set']} | {line(data, ', among new')} | {data['fit_seconds']:.0f} |" for data in said]
     return "\n".join(lines) + "\n"
+
+
+def prices(data: dict) -> list[str]:
+    """Return N@10 of new items with TF-IDF, and the most that louder ones reach for each price of known ones."""
+    found = {(row["slice"], row["system"]): row["mean"] for row in [*data["means"], *data["louder"]]}
+    silent = found["known item", "blend, no new item"]
+    tried = ["blend", *(f"blend + {by:g}" for by in LOUDER)]
+    cells = [f"{found['new item', 'tfidf']:.4f}"]
+    for price in PRICES:
+        borne = [found["new item", name] for name in tried if found["known item", name] >= (1 - price) * silent]
+        cells.append(f"{max(borne):.4f}" if borne else "–")
+    return cells
 
 
 def line(data: dict, mark: str) -> str:

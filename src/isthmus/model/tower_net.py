@@ -50,12 +50,13 @@ def learn_towers(method: Towers, data: TrainingData, rows: Floats, seed: int) ->
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(1 << 31)))
         lessons = _Lessons(method, data)
-        net = TowerNet(rows, int(method.number("dim")), lessons.met)
-        steps = max(int(method.number("epochs")) * -(-lessons.asked.size // BATCH), 1)
+        net = TowerNet(rows, _start(method, data, rows), lessons.met)
+        epochs = int(method.number("epochs")) if lessons.asked.size else 0
+        batches = -(-lessons.asked.size // BATCH)
         optimiser = torch.optim.AdamW(net.parameters(), lr=method.number("learning_rate"), weight_decay=WEIGHT_DECAY)
-        fading = torch.optim.lr_scheduler.OneCycleLR(optimiser, method.number("learning_rate"), total_steps=steps + 1)
-        for _ in range(int(method.number("epochs"))):
-            for places in np.array_split(rng.permutation(lessons.asked), -(-lessons.asked.size // BATCH) or 1):
+        fading = torch.optim.lr_scheduler.OneCycleLR(optimiser, method.number("learning_rate"), total_steps=epochs * batches + 1)
+        for _ in range(epochs):
+            for places in np.array_split(rng.permutation(lessons.asked), batches):
                 optimiser.zero_grad()
                 lessons.loss(net, np.sort(places), rng).backward()
                 optimiser.step()
@@ -66,13 +67,13 @@ def learn_towers(method: Towers, data: TrainingData, rows: Floats, seed: int) ->
 class TowerNet(nn.Module):  # type: ignore[misc]
     """Maps of what is known of items ``rows`` (N, D), and id vectors of the items ``met`` (M,)."""
 
-    def __init__(self, rows: Floats, dim: int, met: Ints) -> None:
+    def __init__(self, rows: Floats, start: Floats, met: Ints) -> None:
         super().__init__()
+        dim = start.shape[2]
         self.rows = torch.from_numpy(np.ascontiguousarray(rows))
         self.place = torch.full((len(rows),), met.size, dtype=torch.int64)
         self.place[torch.from_numpy(met)] = torch.arange(met.size)
-        start = torch.from_numpy(spread_axes(rows.shape[1], dim))
-        self.maps = nn.Parameter(torch.stack([start, start]))
+        self.maps = nn.Parameter(torch.from_numpy(start))
         self.liked = nn.Parameter(torch.zeros(rows.shape[1]))
         self.ids = nn.Parameter(0.02 * torch.randn(2, met.size + 1, dim))
         self.fame = nn.Parameter(torch.zeros(met.size + 1))
@@ -108,6 +109,29 @@ class TowerNet(nn.Module):  # type: ignore[misc]
         ids, fame = self.ids[:, place], self.fame[place]
         return self.maps.numpy().copy(), self.liked.numpy().copy(), ids.numpy(), fame.numpy()
 
+
+import os
+def _start(method, data, rows):
+    from isthmus.model.aligned import align, behaviour
+    dim=int(method.number("dim"))
+    how=os.environ.get("TSTART","align"); size=float(os.environ.get("TSIZE","3"))
+    if how=="random":
+        ax=spread_axes(rows.shape[1],dim); maps=np.stack([ax,ax]); 
+    else:
+        met=behaviour(data.learn_from(bool(method.settings["sources"])), data.n_items)
+        known=np.flatnonzero(np.diff(met.indptr)>0)
+        M=align(rows[known],met[known][:,known],l2=3.0)
+        lam=float(os.environ.get("TPLAIN","0"))
+        M=(M+M.T)/2; 
+        w,V=np.linalg.eigh(M.astype(np.float64))
+        if lam: 
+            M=M+lam*abs(w).max()*np.eye(len(M)); w,V=np.linalg.eigh(M.astype(np.float64))
+        o=np.argsort(-abs(w))[:dim]; w,V=w[o],V[:,o]
+        A=V*np.sqrt(abs(w)); B=A*np.sign(w); maps=np.stack([A,B])
+    maps=np.pad(maps,((0,0),(0,0),(0,max(dim-maps.shape[2],0)))).astype(np.float32)
+    some=rows[np.linspace(0,len(rows)-1,500).astype(int)]
+    std=float(((some@maps[0])@(some@maps[1]).T).std()) or 1.
+    return np.ascontiguousarray(maps*np.float32((size/ std)**.5*0.5))
 
 def spread_axes(width: int, dim: int) -> Floats:
     """Return ``dim`` directions of length 1 at right angles in ``width`` dimensions, (width, dim), drawn once for all.
