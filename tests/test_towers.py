@@ -84,20 +84,6 @@ def test_nothing_known_of_items_is_refused() -> None:
         Towers().fit(replace(planted(), features=Features()))
 
 
-def test_a_contrast_brings_what_is_known_and_what_is_told_together() -> None:
-    def together(weight: float) -> float:
-        method = Towers({**QUICK, "contrast": weight, "dropout": 0.0})
-        data = planted()
-        method.fit(data)
-        known = np.setdiff1d(np.arange(40), NEW)
-        said = (method.outputs - method.ids[1])[known]
-        said, told = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (said, method.ids[1][known]))
-        near = said @ told.T
-        return float(np.mean(np.diag(near)) - np.mean(near))
-
-    assert together(1.0) > together(0.0) + 0.05
-
-
 def test_the_sequence_model_drops_ids_while_it_learns_only() -> None:
     config = SequenceConfig(width=4, dim=8, layers=1, n_items=3, id_dropout=0.999, domains=[""], platforms=[""])
     model = SequenceModel.seeded(config, 0)

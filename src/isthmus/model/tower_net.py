@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, normalize
+from torch.nn.functional import dropout, embedding_bag
 
-from isthmus.data.sequences import ranges
+from isthmus.data.sequences import Histories, ranges
+from isthmus.model.aligned import align, behaviour
 from isthmus.model.base import TrainingData
-from isthmus.model.losses import info_nce
 from isthmus.model.softmax import unseen_sampled_softmax
 from isthmus.rng import generator
 from isthmus.types import Floats, Ints
@@ -20,16 +21,15 @@ if TYPE_CHECKING:
     from isthmus.model.towers import Towers
 
 #: Events of a batch, and how many of the person's events on either side of an event tell of it.
-BATCH: Final = 512
+BATCH: Final = 1024
 NEAR: Final = 30
 #: Items of the target that a batch is compared with: all, or so many, half of them by popularity.
 DRAWN: Final = 2048
 WEIGHT_DECAY: Final = 1e-2
+#: Ridge of the map to begin with, and items that say how large its products are.
+RIDGE, SOME = 3.0, 500
 #: Of the towers' states while they learn.
 DROPOUT: Final = 0.2
-#: Temperature of the contrast, and its items.
-TEMPERATURE: Final = 0.1
-CONTRASTED: Final = 512
 
 
 def learn_towers(method: Towers, data: TrainingData, rows: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
@@ -49,18 +49,24 @@ def learn_towers(method: Towers, data: TrainingData, rows: Floats, seed: int) ->
     rng = generator(seed, "towers")
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(1 << 31)))
-        lessons = _Lessons(method, data)
-        net = TowerNet(rows, _start(method, data, rows), lessons.met)
+        histories = data.learn_from(bool(method.settings["sources"]))
+        lessons = _Lessons(method, data, histories)
+        start = first_maps(rows, behaviour(histories, data.n_items), int(method.number("dim")))
+        net = TowerNet(rows, start, lessons.met)
         epochs = int(method.number("epochs")) if lessons.asked.size else 0
-        batches = -(-lessons.asked.size // BATCH)
-        optimiser = torch.optim.AdamW(net.parameters(), lr=method.number("learning_rate"), weight_decay=WEIGHT_DECAY)
-        fading = torch.optim.lr_scheduler.OneCycleLR(optimiser, method.number("learning_rate"), total_steps=epochs * batches + 1)
+        rate, batches = method.number("learning_rate"), -(-lessons.asked.size // BATCH)
+        steps = [
+            torch.optim.AdamW([net.maps, net.liked], lr=rate, weight_decay=WEIGHT_DECAY),
+            torch.optim.SparseAdam(net.ids.parameters(), lr=rate),  # only items of the batch move
+        ]
+        fading = [torch.optim.lr_scheduler.OneCycleLR(one, rate, total_steps=epochs * batches + 1) for one in steps]
         for _ in range(epochs):
             for places in np.array_split(rng.permutation(lessons.asked), batches):
-                optimiser.zero_grad()
+                net.zero_grad()
                 lessons.loss(net, np.sort(places), rng).backward()
-                optimiser.step()
-                fading.step()
+                for one, slower in zip(steps, fading, strict=True):
+                    one.step()
+                    slower.step()
     return net.learned(data.n_items)
 
 
@@ -75,82 +81,65 @@ class TowerNet(nn.Module):  # type: ignore[misc]
         self.place[torch.from_numpy(met)] = torch.arange(met.size)
         self.maps = nn.Parameter(torch.from_numpy(start))
         self.liked = nn.Parameter(torch.zeros(rows.shape[1]))
-        self.ids = nn.Parameter(0.02 * torch.randn(2, met.size + 1, dim))
-        self.fame = nn.Parameter(torch.zeros(met.size + 1))
+        self.ids = nn.ModuleList(nn.Embedding(met.size + 1, size, sparse=True) for size in (dim, dim + 1))
+        for table in self.ids:
+            nn.init.normal_(table.weight, std=0.02)
 
     def drop(self, share: float) -> Tensor:
         """Return 1 for each id that is there and 0 for each that is dropped, (M + 1, 1); the last is nobody's."""
-        kept = (torch.rand(len(self.fame), 1) >= share).float()
+        kept = (torch.rand(self.ids[0].num_embeddings, 1) >= share).float()
         kept[-1] = 0.0
         return kept
 
     def inputs(self, items: Tensor, kept: Tensor) -> Tensor:
         """Return the places of items in histories, (U, d)."""
         place = self.place[items]
-        return self.rows[items] @ self.maps[0] + self.ids[0][place] * kept[place]
+        return self.rows[items] @ self.maps[0] + self.ids[0](place) * kept[place]
 
     def outputs(self, items: Tensor, kept: Tensor) -> Tensor:
         """Return the places of items in lists, and their popularity, (U, d + 1)."""
         place = self.place[items]
-        said, rows = kept[place], self.rows[items]
-        fame = (rows @ self.liked)[:, None] + self.fame[place][:, None] * said
-        return torch.cat([rows @ self.maps[1] + self.ids[1][place] * said, fame], dim=1)
-
-    def contrast(self, items: Tensor) -> Tensor:
-        """Return the loss of taking what the events of an item tell for what is known of another (InfoNCE)."""
-        known, told = self.rows[items] @ self.maps[1], self.ids[1][self.place[items]]
-        return info_nce(normalize(known, dim=1), normalize(told, dim=1), temperature=TEMPERATURE)
+        rows = self.rows[items]
+        said = torch.cat([rows @ self.maps[1], (rows @ self.liked)[:, None]], dim=1)
+        return said + self.ids[1](place) * kept[place]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def learned(self, n_items: int) -> tuple[Floats, Floats, Floats, Floats]:
         """Return maps, liked, ids and fame as arrays over ``n_items`` items."""
-        self.ids[:, -1], self.fame[-1] = 0.0, 0.0
         place = self.place[:n_items]
-        ids, fame = self.ids[:, place], self.fame[place]
-        return self.maps.numpy().copy(), self.liked.numpy().copy(), ids.numpy(), fame.numpy()
+        shown, listed = (table.weight[place] * (place < table.num_embeddings - 1)[:, None] for table in self.ids)
+        ids = torch.stack([shown, listed[:, :-1]]).numpy()
+        return self.maps.numpy().copy(), self.liked.numpy().copy(), ids, listed[:, -1].numpy().copy()
 
 
-import os
-def _start(method, data, rows):
-    from isthmus.model.aligned import align, behaviour
-    dim=int(method.number("dim"))
-    how=os.environ.get("TSTART","align"); size=float(os.environ.get("TSIZE","3"))
-    if how=="random":
-        ax=spread_axes(rows.shape[1],dim); maps=np.stack([ax,ax]); 
-    else:
-        met=behaviour(data.learn_from(bool(method.settings["sources"])), data.n_items)
-        known=np.flatnonzero(np.diff(met.indptr)>0)
-        M=align(rows[known],met[known][:,known],l2=3.0)
-        lam=float(os.environ.get("TPLAIN","0"))
-        M=(M+M.T)/2; 
-        w,V=np.linalg.eigh(M.astype(np.float64))
-        if lam: 
-            M=M+lam*abs(w).max()*np.eye(len(M)); w,V=np.linalg.eigh(M.astype(np.float64))
-        o=np.argsort(-abs(w))[:dim]; w,V=w[o],V[:,o]
-        A=V*np.sqrt(abs(w)); B=A*np.sign(w); maps=np.stack([A,B])
-    maps=np.pad(maps,((0,0),(0,0),(0,max(dim-maps.shape[2],0)))).astype(np.float32)
-    some=rows[np.linspace(0,len(rows)-1,500).astype(int)]
-    std=float(((some@maps[0])@(some@maps[1]).T).std()) or 1.
-    return np.ascontiguousarray(maps*np.float32((size/ std)**.5*0.5))
+def first_maps(rows: Floats, met: sparse.csr_array, dim: int) -> Floats:
+    """Return maps (2, D, dim) from which to learn: the strongest part of :func:`isthmus.model.aligned.align`.
 
-def spread_axes(width: int, dim: int) -> Floats:
-    """Return ``dim`` directions of length 1 at right angles in ``width`` dimensions, (width, dim), drawn once for all.
-
-    Examples
-    --------
-    >>> axes = spread_axes(6, 4)
-    >>> np.allclose(axes.T @ axes, np.eye(4), atol=1e-5)
-    True
+    Parameters
+    ----------
+    rows : float32 array (N, D)
+        What is known of the items.
+    met : csr array (N, N)
+        How often two items are met by one person (:func:`isthmus.model.aligned.behaviour`).
+    dim : int
+        Length of the vectors.
     """
-    drawn = np.random.default_rng(0).normal(size=(max(width, dim), dim))
-    return np.ascontiguousarray(np.linalg.qr(drawn)[0][:width], dtype=np.float32)
+    known = np.flatnonzero(np.diff(met.indptr) > 0)
+    company = align(rows[known], sparse.csr_array(met[known][:, known]), l2=RIDGE).astype(np.float64)
+    strength, axes = np.linalg.eigh((company + company.T) / 2)
+    order = np.argsort(-np.abs(strength))[:dim]
+    shown = axes[:, order] * np.sqrt(np.abs(strength[order]))
+    maps = np.stack([shown, shown * np.sign(strength[order])])
+    some = rows[np.linspace(0, len(rows) - 1, SOME).astype(np.int64)]
+    spread = float(((some @ maps[0]) @ (some @ maps[1]).T).std()) or 1.0
+    wide: Floats = np.pad(maps / spread**0.5, [(0, 0), (0, 0), (0, dim - order.size)]).astype(np.float32)
+    return wide
 
 
 class _Lessons:
     """The events that are asked for, and what tells of each."""
 
-    def __init__(self, method: Towers, data: TrainingData) -> None:
-        histories = data.learn_from(bool(method.settings["sources"]))
+    def __init__(self, method: Towers, data: TrainingData, histories: Histories) -> None:
         self.items, self.weights = histories.items.astype(np.int64), histories.weights
         self.first = np.repeat(histories.indptr[:-1], histories.lengths)
         self.last = np.repeat(histories.indptr[1:], histories.lengths)
@@ -159,7 +148,6 @@ class _Lessons:
         self.met = np.unique(self.items)
         self.target = data.target.astype(np.int64)
         self.decay, self.dropout = method.number("decay"), method.number("dropout")
-        self.contrast = method.number("contrast")
         popular = np.bincount(np.searchsorted(self.target, self.items[self.asked]), minlength=self.target.size)
         self.chance = 0.5 * popular / max(popular.sum(), 1) + 0.5 / max(self.target.size, 1)
         self.chance /= self.chance.sum()
@@ -181,13 +169,9 @@ class _Lessons:
             torch.from_numpy(inside.astype(np.int64)), net.inputs(torch.from_numpy(met), kept), bags,
             mode="sum", per_sample_weights=torch.from_numpy(says),
         )  # fmt: skip
-        shown = nn.functional.dropout(shown, DROPOUT)
+        shown = dropout(shown, DROPOUT)
         shown = torch.cat([shown, shown.new_ones(len(shown), 1)], dim=1)
-        total = self._softmax(net, shown, wanted, (row, self.items[around]), rng)
-        if self.contrast:
-            some = rng.choice(self.met, min(CONTRASTED, self.met.size), replace=False)
-            total = total + self.contrast * net.contrast(torch.from_numpy(some))
-        return total
+        return self._softmax(net, shown, wanted, (row, self.items[around]), rng)
 
     def _softmax(
         self, net: TowerNet, shown: Tensor, wanted: Ints, seen: tuple[Ints, Ints], rng: np.random.Generator

@@ -26,17 +26,15 @@ class Towers(Method):
 
     Dropping what is known by id alone follows DropoutNet (Volkovs et al., NeurIPS 2017), doing so inside the loss that
     places items, and not afterwards, CLCRec (Wei et al., ACM MM 2021). The loss is the softmax over the target's items,
-    or a sample of them, of each event given the other events of the person. ``contrast`` is the weight of a second
-    loss: what is known of an item and what its events tell should agree.
+    or a sample of them, of each event given the other events of the person.
     """
 
     name = "towers"
     defaults: ClassVar[Settings] = {
         "dim": 128,
-        "epochs": 8,
+        "epochs": 4,
         "dropout": 0.5,
-        "contrast": 0.0,
-        "learning_rate": 3e-3,
+        "learning_rate": 1e-3,
         "decay": 0.8,
         "sources": True,
     }

@@ -129,7 +129,6 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "dim": Choice((32, 64, 128, 256)),
         "epochs": Range(2, 20, log=True),
         "dropout": Range(0.1, 0.9, off=True),
-        "contrast": Range(0.01, 1.0, log=True, off=True),
         "learning_rate": Range(5e-4, 2e-2, log=True),
         "decay": _DECAY,
         "sources": _SOURCES,
