@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -31,8 +31,11 @@ RIDGE, SOME = 3.0, 500
 #: Of the towers' states while they learn.
 DROPOUT: Final = 0.2
 
+#: Maps, liked, ids and fame.
+Learned: TypeAlias = tuple[Floats, Floats, Floats, Floats]
 
-def learn_towers(method: Towers, data: TrainingData, rows: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
+
+def learn_towers(method: Towers, data: TrainingData, rows: Floats, seed: int) -> Learned:
     """Return maps (2, D, d), liked (D,), ids (2, N, d) and fame (N,), as :class:`~isthmus.model.towers.Towers` says.
 
     Parameters
@@ -67,7 +70,8 @@ def learn_towers(method: Towers, data: TrainingData, rows: Floats, seed: int) ->
                 for one, slower in zip(steps, fading, strict=True):
                     one.step()
                     slower.step()
-    return net.learned(data.n_items)
+    learned: Learned = net.learned(data.n_items)
+    return learned
 
 
 class TowerNet(nn.Module):  # type: ignore[misc]
@@ -104,7 +108,7 @@ class TowerNet(nn.Module):  # type: ignore[misc]
         return said + self.ids[1](place) * kept[place]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def learned(self, n_items: int) -> tuple[Floats, Floats, Floats, Floats]:
+    def learned(self, n_items: int) -> Learned:
         """Return maps, liked, ids and fame as arrays over ``n_items`` items."""
         place = self.place[:n_items]
         shown, listed = (table.weight[place] * (place < table.num_embeddings - 1)[:, None] for table in self.ids)
