@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.evaluate.ranks import top_k
 from isthmus.model.base import Features, TrainingData
 from isthmus.model.blend import COHORTS, Blend
+from isthmus.model.constraints import Constraints
 from isthmus.recommender import parts, shortlist, sketches
 from isthmus.recommender.serving import Scorer
 from isthmus.recommender.shortlist import Shortlist, Wanted
@@ -183,6 +185,26 @@ def test_new_items_join_and_are_found_by_their_text() -> None:
     again = short.pick(reader, Wanted(10, reader))[0]
     assert again is not None
     assert again.columns.max() < known.target.size, "the list of the model before knows nothing of them"
+
+
+def test_declared_rules_hold() -> None:
+    target = fitted()
+    names = pl.DataFrame({"platform": "shop", "item": [str(n) for n in range(N)]})
+    reader = data().histories.take(np.array([3]))
+    best = Shortlist(target).pick(reader, Wanted(5, reader))[0]
+    assert best is not None
+    listed, head = target.items[best.columns], int(reader.items[0])
+    rows = [("excludes", f"shop:{head}", f"shop:{listed[0]}"), ("not before", f"shop:{listed[1]}", "shop:7")]
+    rows += [("after", f"shop:{head}", "shop:1100")]
+    table = pl.DataFrame(rows, schema=["rule", "head", "tail"], orient="row").with_columns(weight=pl.lit(50.0))
+    rules = Constraints.of(table, names)
+    ruled = replace(target, blend=replace(target.blend, constraints=rules))
+    found = Shortlist(ruled).pick(reader, Wanted(5, reader))[0]
+    assert found is not None
+    right = top_k(exact(ruled, reader, Wanted(5, reader)), 5)[0]
+    assert found.columns.tolist() == right.tolist()
+    assert target.items[found.columns].tolist()[0] == 1100
+    assert not set(target.items[found.columns]) & set(listed[:2])
 
 
 def _stacked(text: sparse.csr_array, rows: np.ndarray) -> sparse.csr_array:

@@ -98,18 +98,31 @@ class Constraints:
 
         A rule that names an item of a person's history alone holds for that person whatever else was met.
         """
-        size = self.lifts.shape[0]
-        met = histories.keep(histories.items < size).matrix(size)
-        met.data[:] = 1.0
+        size, met = self.lifts.shape[0], self._met(histories)
         place = np.flatnonzero(target < size)
         columns = target[place]
         out = np.array(scores, dtype=np.float32)
-        out[:, place] += (met @ self.lifts[:, columns]).toarray()
-        gone = (met @ self.barred[:, columns].astype(np.float32)).toarray() > 0
+        out[:, place] += (met @ self.lifts)[:, columns].toarray()
+        gone = (met @ self.barred.astype(np.float32))[:, columns].toarray() > 0
         waiting = (met @ self.needs.T.astype(np.float32)).toarray() == 0
         gone |= waiting.astype(np.float32) @ self.held[:, columns].astype(np.float32).toarray() > 0
         out[:, place] = np.where(gone, -np.inf, out[:, place])
         return out
+
+    def concerned(self, histories: Histories) -> tuple[Indices, Indices]:
+        """Return the items that the rules lift for one person, and those they keep back."""
+        met = self._met(histories)
+        waiting = np.flatnonzero((met @ self.needs.T.astype(np.float32)).toarray()[0] == 0)
+        barred = sparse.csr_array(met @ self.barred.astype(np.float32))
+        gone = np.concatenate([barred.indices, self.held[waiting].indices])
+        return sparse.csr_array(met @ self.lifts).indices.astype(np.int32), gone.astype(np.int32)
+
+    def _met(self, histories: Histories) -> sparse.csr_array:
+        """Return a 1 for everything that is in a history, (B, N)."""
+        size = self.lifts.shape[0]
+        met = histories.keep(histories.items < size).matrix(size)
+        met.data[:] = 1.0
+        return met
 
 
 def check_rules(rules: pl.DataFrame) -> None:

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from isthmus.data.sequences import Histories, ranges
 from isthmus.model.base import ItemToItem, Method
+from isthmus.model.blend import Blend
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.train.fit import Target
 from isthmus.types import Floats, Indices
@@ -50,8 +51,10 @@ class Scorer:
         """Corpus item index of each column of the scores, (T,)."""
         return self.target.items
 
-    def score(self, histories: Histories) -> Floats:
+    def score(self, histories: Histories, blend: Blend | None = None) -> Floats:
         """Return the blended score of each target item, (B, T) float32; see :meth:`~isthmus.model.blend.Blend.score`.
+
+        ``blend`` weighs the methods, that of the target by default.
 
         Examples
         --------
@@ -65,7 +68,7 @@ class Scorer:
         >>> bool((Scorer(target).score(nobody) == blend.score([popular], nobody, target.new)).all())
         True
         """
-        return self.target.blend.score(self._methods, histories, self.target.new)
+        return (blend or self.target.blend).score(self._methods, histories, self.target.new)
 
     def seen(self, histories: Histories, scores: Floats) -> None:
         """Set the scores (B, T) of what is in the histories to minus infinity."""

@@ -15,6 +15,7 @@ import numpy as np
 from isthmus.data.sequences import Histories
 from isthmus.evaluate.ranks import top_k
 from isthmus.model.blend import Blend
+from isthmus.model.constraints import Constraints
 from isthmus.recommender.parts import Columns, Part, Sketch, Spread
 from isthmus.recommender.sketching import sketch_of
 from isthmus.split.cohorts import cohorts_of
@@ -71,6 +72,15 @@ class _Weighed(NamedTuple):
     new: float
 
 
+class _Person(NamedTuple):
+    """What one list is made from: what methods say, columns left out, others to look at, what rules make of scores."""
+
+    parts: Sequence[_Weighed]
+    out: Ints
+    more: Ints
+    keep: Callable[[Floats, Ints], Floats]
+
+
 class Shortlist:
     """Lists of one target domain.
 
@@ -103,18 +113,22 @@ class Shortlist:
             Other weights than those of the target.
         """
         blend = self.target.blend if blend is None else blend
-        if blend.constraints is not None:
-            return [None] * len(histories)
-        met: Sequence[Ints | None] = [None] * len(histories)
+        out = [np.zeros(0, np.int64)] * len(histories)
         if wanted.met is not None:
-            met = np.split(self.columns.of_items(wanted.met.items), wanted.met.indptr[1:-1])
-        weighed = self._weighed(histories, blend)
-        return [self._pick(parts, out, wanted, blend) for parts, out in zip(weighed, met, strict=True)]
+            out = np.split(self.columns.of_items(wanted.met.items), wanted.met.indptr[1:-1])
+        found = []
+        for place, parts in enumerate(self._weighed(histories, blend)):
+            person = _Person(parts, out[place], np.zeros(0, np.int64), lambda scores, _: scores)
+            if blend.constraints is not None:
+                person = self._ruled(person, histories.take(np.array([place])), blend.constraints)
+            found.append(self._pick(person, wanted, blend))
+        return found
 
     def at(self, histories: Histories, columns: Ints) -> Floats:
-        """Return the scores of some columns for each history, (B, C), declared rules aside."""
+        """Return the scores of some columns for each history, (B, C)."""
         blend = self.target.blend
-        return np.stack([self._totals(parts, columns, blend) for parts in self._weighed(histories, blend)])
+        scores = np.stack([self._totals(parts, columns, blend) for parts in self._weighed(histories, blend)])
+        return blend.keep(scores, histories, self.columns.items[columns])
 
     def _weighed(self, histories: Histories, blend: Blend) -> Sequence[Sequence[_Weighed]]:
         """Return the parts that count for each history."""
@@ -132,34 +146,42 @@ class Shortlist:
                 found[row].append(_Weighed(part, own, own if spoken is None else spoken))
         return found
 
-    def _pick(self, parts: Sequence[_Weighed], met: Ints | None, wanted: Wanted, blend: Blend) -> Picked | None:
+    def _ruled(self, person: _Person, history: Histories, rules: Constraints) -> _Person:
+        """Return a person whose list keeps to declared rules."""
+        lifted, gone = (self.columns.of_items(items) for items in rules.concerned(history))
+
+        def keep(scores: Floats, columns: Ints) -> Floats:
+            return rules.apply(scores, history, self.columns.items[columns])
+
+        return person._replace(out=np.concatenate([person.out, gone]), more=lifted[lifted >= 0], keep=keep)
+
+    def _pick(self, person: _Person, wanted: Wanted, blend: Blend) -> Picked | None:
         count = max(PROPOSED, FOR_A_PLACE * wanted.k)
         while True:
-            columns = self._candidates(parts, count, met, wanted)
+            columns = self._candidates(person, count, wanted)
             if columns.size >= min(LEFT * wanted.k, self.columns.size):
                 break
             count *= WIDER
             if count > WHOLE * self.columns.size:
                 return None
-        scores = self._totals(parts, columns, blend)[None]
+        scores = person.keep(self._totals(person.parts, columns, blend)[None], columns)
         if wanted.lift is not None:
             scores = wanted.lift(scores, columns)
         best = top_k(scores, min(wanted.k, columns.size))[0]
         best = best[best >= 0]
         return Picked(columns[best], scores[0, best])
 
-    def _candidates(self, parts: Sequence[_Weighed], count: int, met: Ints | None, wanted: Wanted) -> Ints:
+    def _candidates(self, person: _Person, count: int, wanted: Wanted) -> Ints:
         """Return the columns that may be listed of what is proposed, rising."""
-        more = 0 if met is None else met.size
-        found = [one.part.propose(count + more) for one in parts]
+        count += person.out.size
+        found = [one.part.propose(count) for one in person.parts] + [person.more]
         if not self.columns.many_new:
             found.append(self.columns.fresh)
         if sum(some.size for some in found) < count:  # of items that are all alike the first ones are listed
-            found.append(np.arange(min(count + more, self.columns.size)))
+            found.append(np.arange(min(count, self.columns.size)))
         columns = np.sort(np.concatenate(found))
         columns = columns[np.diff(columns, prepend=-1) > 0]
-        if met is not None:
-            columns = columns[~np.isin(columns, met)]
+        columns = columns[~np.isin(columns, person.out)]
         allowed = None if wanted.sieve is None else wanted.sieve(self.columns.items[columns])
         return columns if allowed is None else columns[allowed]
 

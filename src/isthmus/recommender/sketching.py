@@ -57,11 +57,12 @@ def _words(method: TfidfContent | GraphContent, columns: Columns, before: Sketch
 
 def _vectors(method: Method, columns: Columns) -> Vectors | None:
     """Return the vectors of a method that compares some, None for any other."""
-    if isinstance(method, Als):
+    score = type(method).score
+    if isinstance(method, Als) and score is Als.score:
         return Vectors(method.factors, method.place, rows=columns.items)
-    if isinstance(method, InnerProduct):
+    if isinstance(method, InnerProduct) and score is InnerProduct.score:
         return Vectors(method.outputs, method.place, bias=method.bias)
-    if not isinstance(method, TextContent):
+    if not isinstance(method, TextContent) or score is not TextContent.score:
         return None
     itself = np.einsum("nd,nd->n", method.vectors, method.vectors)
     return Vectors(method.vectors, method.place, rows=columns.items, itself=itself, profile=method.profile)

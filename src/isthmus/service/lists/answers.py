@@ -12,8 +12,8 @@ import orjson
 from isthmus.errors import NotFoundError
 from isthmus.service.lists.items import Filters
 from isthmus.service.lists.lister import Listed, Lister
-from isthmus.service.lists.live import Live, Top, clock, scores_of
-from isthmus.service.lists.scoring import Ask
+from isthmus.service.lists.live import Live, Top, scores_of
+from isthmus.service.lists.scoring import Ask, alike
 from isthmus.service.lock.gate import Caller
 from isthmus.service.monitor import Monitor
 from isthmus.service.problems import RequestError
@@ -164,18 +164,13 @@ def evidence(live: Live, caller: Caller, items: Sequence[int], gains: np.ndarray
 async def similar(tenant: Tenant, asked: SimilarIn) -> bytes:
     """Return what goes with an item, as JSON."""
     live = tenant.live
-    live.row(asked.platform, asked.item)
+    row = live.row(asked.platform, asked.item)
     if asked.target is not None:
         live.scorer(asked.target)
-    wide = asked.k + len(live.shelf.removed)
-    found = await asyncio.to_thread(live.shown.similar, asked.platform, asked.item, k=wide)
     lists = []
     for domain in live.domains if asked.target is None else [asked.target]:
-        rows = [live.shelf.names[name] for name in found.filter(domain=domain).select("platform", "item").rows()]
-        allowed = live.shelf.listable(np.array(rows, np.int32), clock())
-        kept = [row for place, row in enumerate(rows) if allowed is None or allowed[place]][: asked.k]
-        head = orjson.dumps({"domain": domain})
-        lists.append(b'%s,"items":[%s]}' % (head[:-1], b",".join(live.shelf.json(row) for row in kept)))
+        top = await asyncio.to_thread(alike, live, domain, row, asked.k)
+        lists.append(b'%s,"items":[%s]}' % (orjson.dumps({"domain": domain})[:-1], top.json))
     return b'%s,"lists":[%s]}' % (orjson.dumps(whence(live))[:-1], b",".join(lists))
 
 

@@ -14,6 +14,7 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import ArtefactError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.model.base import Places
+from isthmus.model.blend import Blend
 from isthmus.model.fresh import Exploration
 from isthmus.recommender import Recommender
 from isthmus.recommender.consents import allowed_for
@@ -294,26 +295,29 @@ class Live:
                 raise ArtefactError(f"ranks nothing in '{domain}'", where=self.version.name, fix="fit it again")
 
 
-def ranked(live: Live, domain: str, heard: Histories, wanted: Wanted) -> list[Top]:
-    """Return the best items of ``domain`` for the histories ``heard``: from a shortlist where there is one."""
+def ranked(live: Live, domain: str, heard: Histories, wanted: Wanted, blend: Blend | None = None) -> list[Top]:
+    """Return the best items of ``domain`` for the histories ``heard``: from a shortlist where there is one.
+
+    ``blend`` weighs the methods, that of the model by default.
+    """
     shortlist = live.shortlists.get(domain)
     if shortlist is None:
-        return scored(live, domain, heard, wanted)
+        return scored(live, domain, heard, wanted, blend)
     items, tops = shortlist.columns.items, []
-    for place, picked in enumerate(shortlist.pick(heard, wanted)):
+    for place, picked in enumerate(shortlist.pick(heard, wanted, blend)):
         if picked is None:
             one = np.array([place])
             met = None if wanted.met is None else wanted.met.take(one)
-            tops += scored(live, domain, heard.take(one), replace(wanted, met=met))
+            tops += scored(live, domain, heard.take(one), replace(wanted, met=met), blend)
         else:
             tops.append(Top(items[picked.columns], picked.scores, live))
     return tops
 
 
-def scored(live: Live, domain: str, heard: Histories, wanted: Wanted) -> list[Top]:
+def scored(live: Live, domain: str, heard: Histories, wanted: Wanted, blend: Blend | None = None) -> list[Top]:
     """Return the same from the scores of all items."""
     scorer = live.scorer(domain)
-    scores, items = scorer.score(heard), scorer.items
+    scores, items = scorer.score(heard, blend), scorer.items
     if wanted.met is not None:
         scorer.seen(wanted.met, scores)
     mask = None if wanted.sieve is None else wanted.sieve(items)
@@ -330,7 +334,7 @@ def scores_of(live: Live, domain: str, histories: Histories, rows: Indices) -> F
     """Return the scores of some items, (B, R), for the histories as they are."""
     columns = np.searchsorted(live.scorer(domain).items, rows)
     shortlist = live.shortlists.get(domain)
-    if shortlist is not None and shortlist.target.blend.constraints is None:
+    if shortlist is not None:
         return shortlist.at(histories, columns)
     return live.scorer(domain).score(histories)[:, columns]
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from isthmus.data.sequences import Histories
 from isthmus.model.fresh import Exploration
-from isthmus.recommender.shortlist import Sieve
+from isthmus.recommender.facade import NOT_ABOUT_ITEMS
+from isthmus.recommender.shortlist import Sieve, Wanted
 from isthmus.service.lists.items import Account, Filters
-from isthmus.service.lists.live import Asked, Live, Top, clock, scores_of
+from isthmus.service.lists.live import Asked, Live, Top, clock, ranked, scores_of
 from isthmus.types import Bools, Floats, Indices
 
 #: Length of the lists that are kept ready.
@@ -111,6 +112,13 @@ def one(live: Live, ask: Ask, asked: Asked) -> Top:
 
     how = ask.exploration(ask.k)
     return live.rank(ask.domain, asked, ask.k, sieve=sieve, exclude_seen=ask.exclude_seen, explore=how)[0]
+
+
+def alike(live: Live, domain: str, row: int, k: int) -> Top:
+    """Return what goes best with an item: the list of somebody who met it alone, popularity aside."""
+    history = Histories.of([[row]])
+    blend = live.scorer(domain).target.blend.without(NOT_ABOUT_ITEMS)
+    return ranked(live, domain, history, Wanted(k, history, listable(live)), blend)[0]
 
 
 def listable(live: Live) -> Sieve:
