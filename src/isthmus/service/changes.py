@@ -24,6 +24,7 @@ from isthmus.service.tenant import Tenant
 from isthmus.types import EVENTS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def account_of(name: str, what: str = "person") -> Account:
@@ -72,7 +73,7 @@ def _entry(event: EventIn, now: int) -> Entry:
 
 
 def _micros(when: datetime) -> int:
-    return (when - _EPOCH) // timedelta(microseconds=1)
+    return (when - _EPOCH) // _MICROSECOND
 
 
 async def put_items(tenant: Tenant, asked: ItemsIn) -> dict[str, object]:

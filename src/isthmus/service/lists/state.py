@@ -133,12 +133,17 @@ class State:
 
     def _add(self, person: int, deed: Deed) -> None:
         if person < self._old:
-            span = slice(self._indptr[person], self._indptr[person + 1])
-            same = (self._ts[span] == deed.ts) & (self._items[span] == deed.item) & (self._events[span] == deed.event)
-            if same.any() and not self._hidden.get(person):
+            start, stop = self._indptr[person], self._indptr[person + 1]
+            late = start < stop and deed.ts <= self._ts[stop - 1]
+            if late and not self._hidden.get(person) and self._holds(slice(start, stop), deed):
                 return  # the model was made from this event
         insort(self._fresh.setdefault(person, []), deed)
         self._stamps[person] = self._stamps.get(person, 0) + 1
+
+    def _holds(self, span: slice, deed: Deed) -> bool:
+        """Return whether an event is among those the model knows, whose places are ``span``."""
+        same = (self._ts[span] == deed.ts) & (self._items[span] == deed.item) & (self._events[span] == deed.event)
+        return bool(same.any())
 
     def came(self, items: Iterable[Account]) -> list[int]:
         """Let the events count that waited for ``items``, now in :attr:`names`; return the persons concerned."""

@@ -10,6 +10,8 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -39,10 +41,12 @@ _ONES: Final = _SELECT + "WHERE kind = 'event' AND platform = ? AND user = ?"
 _DELETE: Final = "DELETE FROM records WHERE kind = ? AND platform = ? AND user = ?"
 _ONE: Final = _SELECT + "WHERE id = ?"
 INSERT: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT: Final = """
-INSERT INTO records (id, kind, platform, user, item, event, value, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO NOTHING RETURNING seq
-"""
+_NEW: Final = "INSERT INTO records (id, kind, platform, user, item, event, value, ts, body) VALUES "
+_NINE: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UNKNOWN: Final = " ON CONFLICT (id) DO NOTHING"
+_INSERT: Final = _NEW + _NINE + _UNKNOWN + " RETURNING seq"
+#: Events written by one statement: fewer are written one by one.
+ROWS: Final = 50
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (
@@ -51,6 +55,19 @@ CREATE TABLE IF NOT EXISTS records (
   value REAL, ts INTEGER NOT NULL, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS accounts ON records (platform, user) WHERE kind = 'event';
 """
+
+
+class _KnownError(Exception):
+    """An event is known already."""
+
+
+@lru_cache(maxsize=ROWS)
+def _insert(rows: int) -> str:
+    return _NEW + ", ".join([_NINE] * rows) + _UNKNOWN
+
+
+def _row(one: Entry) -> tuple[str | float | None, ...]:
+    return one.id, one.kind, one.platform, one.user, one.item, one.event, one.value, one.ts, one.body
 
 
 def connect(path: Path) -> apsw.Connection:
@@ -181,6 +198,25 @@ class SqliteLog(GroupCommit):
         return outcomes
 
     def _take(self, entries: Sequence[Entry]) -> Receipt:
+        new = len(entries) >= ROWS and all(entry.kind == EVENT for entry in entries)
+        return (self._take_new(entries) if new else None) or self._take_each(entries)
+
+    def _take_new(self, entries: Sequence[Entry]) -> Receipt | None:
+        """Write events none of which is known, many in a statement; if one is known, nothing is written."""
+        try:
+            with self._db:
+                for start in range(0, len(entries), ROWS):
+                    rows = [_row(entry) for entry in entries[start : start + ROWS]]
+                    self._db.execute(_insert(len(rows)), tuple(chain.from_iterable(rows)))
+                    if self._db.changes() < len(rows):
+                        raise _KnownError
+        except _KnownError:
+            return None
+        self._top = self._db.last_insert_rowid()
+        first = self._top - len(entries) + 1
+        return Receipt(tuple(Record(first + n, entry) for n, entry in enumerate(entries)), (), (), self._top)
+
+    def _take_each(self, entries: Sequence[Entry]) -> Receipt:
         records, twice, otherwise, erased = [], [], [], 0
         for entry in entries:
             given = entry
@@ -192,8 +228,7 @@ class SqliteLog(GroupCommit):
                 erased += gone
                 if not gone:
                     continue
-            row = (given.id, given.kind, given.platform, given.user, given.item, given.event)
-            found = self._db.execute(_INSERT, (*row, given.value, given.ts, given.body)).fetchall()
+            found = self._db.execute(_INSERT, _row(given)).fetchall()
             if found:
                 self._top = int(str(found[0][0]))
                 records.append(Record(self._top, entry))
