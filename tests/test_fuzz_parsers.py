@@ -96,7 +96,7 @@ def test_importers_take_or_refuse_whatever_a_file_holds(ending: str, tmp_path: P
     assert whole.events.height == len(ROWS)
     outcomes: Counter[str] = Counter()
 
-    @runs(25, 4000)
+    @runs(25, 1000)
     @given(EDITS)
     def run(edits: list[tuple[int, int, bytes]]) -> None:
         (tmp_path / f"events.{ending}").write_bytes(edited(good, edits))
@@ -166,7 +166,7 @@ TOLD = st.lists(
 def test_behaviour_of_any_kind_becomes_text_within_its_room() -> None:
     seen = 0
 
-    @runs(60, 6000)
+    @runs(60, 3000)
     @given(TOLD, st.sampled_from(["en", "zh"]), st.integers(1, 400), st.sampled_from(["oldest", "newest"]))
     def run(rows: list[tuple[object, ...]], language: str, room: int, order: str) -> None:
         nonlocal seen

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.issuer import AUDIENCE, ISSUER, claims, key_file, signed
 from tests.small_service import account, event, served
 from tests.test_cli import isthmus
 
@@ -49,6 +51,26 @@ def test_a_quota_of_events_and_of_lists_holds_over_a_restart(tmp_path: Path) -> 
 
     served(tmp_path, first)
     served(tmp_path, second)
+
+
+def test_a_quota_holds_for_the_owner_of_tokens_whichever_token_comes(tmp_path: Path) -> None:
+    tokens = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": str(key_file(tmp_path, "ed")), "events": 5, "lists": 2}
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        async def status(path: str, body: object, sub: str) -> int:
+            token = signed("ed", claims(sub=sub, jti=uuid4().hex))
+            headers = {"authorization": f"Bearer {token}"}
+            return (await client.post(path, json=body, headers=headers)).status_code
+
+        ask = {"persons": [account()]}
+        send = {"events": [event(1)] * 2}
+        assert [await status("/v1/recommend", ask, "ann") for _ in range(3)] == [200, 200, 429]
+        assert [await status("/v1/events", send, "ann") for _ in range(3)] == [202, 202, 429]
+        assert [await status("/v1/recommend", ask, "bob") for _ in range(3)] == [200, 200, 429]
+
+    served(tmp_path / "data", test, tokens=tokens)
+    for words in (("--issuer", ISSUER, "--audience", "x", "--token-quota", 5, -1), ("--token-quota", 5, 2)):
+        assert isthmus("serve", tmp_path, "--port", 0, *words).code == 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 400), st.booleans()), max_size=60))

@@ -68,7 +68,7 @@ class Traffic:
                 answer = client.request(method, path, json=body)
                 self.statuses[answer.status_code] += 1
                 self.asked[kind] += 1
-                time.sleep(0.002)
+                time.sleep(0.02)
 
 
 def thing(number: int, version: int) -> dict[str, str]:

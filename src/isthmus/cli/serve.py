@@ -35,6 +35,12 @@ Traces = Annotated[
 TraceShare = Annotated[
     float, typer.Option(min=0, max=1, help="Share traced of the requests that bring no trace of their own.")
 ]
+TokenQuota = Annotated[
+    tuple[int, int] | None,
+    typer.Option(
+        metavar="EVENTS LISTS", help="Events to send and accounts to ask for in a day, for each owner of tokens."
+    ),
+]
 
 ModelsDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Models that can be activated; default the folder of MODEL.")
@@ -86,6 +92,7 @@ def serve_(
     jwks: Annotated[str, typer.Option(metavar="FILE|URL", help="Its keys; default: where the issuer says.")] = "",
     tenant_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that names the tenant.")] = "",
     platforms_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that binds to platforms.")] = "",
+    token_quota: TokenQuota = None,
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
     approximate_from: Approximate = 50_000,
     explore: Explore = None,
@@ -110,18 +117,19 @@ def serve_(
     upkeep = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share}
     claims = {"audience": audience, "jwks": jwks, "tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
     limits |= {"explore": explore, "explore_bonus": explore_bonus, "approximate_from": approximate_from}
-    more = {"console": console, "header_seconds": header_seconds, "tokens": _tokens(issuer, claims)}
+    more = {"console": console, "header_seconds": header_seconds, "tokens": _tokens(issuer, claims, token_quota)}
     settings = parse(ServiceSettings, {"host": host, "port": port, **limits, **upkeep, **more}, where="serve")
     place = place_of(data, folder, model.with_name(model.name + ".service"))
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}
     run(Places(place.folder, given, models, tuple(trust or ()), place.database), settings, log_all=verbose)
 
 
-def _tokens(issuer: str, said: dict[str, str]) -> dict[str, str] | None:
+def _tokens(issuer: str, said: dict[str, str], quota: tuple[int, int] | None) -> dict[str, object] | None:
     """Return whose tokens are taken, None for nobody's."""
-    if any(said.values()) and not issuer:
+    if (any(said.values()) or quota) and not issuer:
         raise InputError("whose tokens are meant is not said", where="--audience", fix="give --issuer too")
-    return {"issuer": issuer, **said} if issuer else None
+    events, lists = quota or (None, None)
+    return {"issuer": issuer, **said, "events": events, "lists": lists} if issuer else None
 
 
 def _tenants(words: list[str]) -> dict[str, Path]:

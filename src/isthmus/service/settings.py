@@ -32,6 +32,8 @@ class TokenSettings(Settings):
         Claim with the tenant's name; if empty every token is one of the default tenant.
     platforms_claim : str
         Claim with the platforms the token is bound to; if empty none is bound.
+    events, lists : int, optional
+        Events that each owner of tokens may send, and accounts to ask lists for, in a day (UTC).
     leeway : float
         Seconds by which clocks may differ.
     fresh : float
@@ -45,6 +47,8 @@ class TokenSettings(Settings):
     jwks: str = ""
     tenant_claim: str = ""
     platforms_claim: str = ""
+    events: int | None = Field(default=None, ge=0)
+    lists: int | None = Field(default=None, ge=0)
     leeway: float = Field(default=30.0, ge=0, le=300)
     fresh: float = Field(default=3600.0, gt=0)
     pause: float = Field(default=10.0, ge=0)

@@ -126,7 +126,8 @@ class Tokens:
             return None
         who = f"{claims['iss']}\n{claims['sub']}".encode()
         name = "jwt-" + hmac.digest(self._secret, who, "sha256").hex()[:12]
-        return Key(name, tenant, self._scopes_of(claims), platforms, expires=int(claims["exp"]))
+        quota = {"events": self.settings.events, "lists": self.settings.lists}
+        return Key(name, tenant, self._scopes_of(claims), platforms, expires=int(claims["exp"]), **quota)
 
     def _scopes_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
         said: set[str] = set()
