@@ -232,9 +232,11 @@ def test_a_killed_consumer_loses_no_event_and_doubles_none(kind: str, service: s
                 until(lambda before=before, process=process: stored(service) > before or process.poll() is not None)
                 time.sleep(rng.uniform(0.0, 0.02))
         put([b"\xff\xfe\x00", json.dumps({"platform": "north"}).encode()])
+        began = time.monotonic()
         put(deeds(kind, total, total + 1), traceparent=f"00-{TRACE}-{SPAN}-01")
         with consuming(stream, service, letters, "--traces", "console", "--trace-share", 0) as process:
             until(lambda: process.poll() is not None or (left() == 0 and kept(service, kind) > total), count(120, 600))
+            print(f"{kind}: {kills} kills, {total} events, done {time.monotonic() - began:.1f} s after the last kill")
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=30)
             assert process.returncode == 0, err

@@ -126,8 +126,8 @@ class Tokens:
             return None
         who = f"{claims['iss']}\n{claims['sub']}".encode()
         name = "jwt-" + hmac.digest(self._secret, who, "sha256").hex()[:12]
-        quota = {"events": self.settings.events, "lists": self.settings.lists}
-        return Key(name, tenant, self._scopes_of(claims), platforms, expires=int(claims["exp"]), **quota)
+        scopes, events, lists = self._scopes_of(claims), self.settings.events, self.settings.lists
+        return Key(name, tenant, scopes, platforms, expires=int(claims["exp"]), events=events, lists=lists)
 
     def _scopes_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
         said: set[str] = set()
