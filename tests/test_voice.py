@@ -177,6 +177,26 @@ def test_where_nobody_wants_a_new_item_they_speak_as_loud_as_known_ones_bear() -
     assert after >= (1 - 4 * TOLERATED) * before
 
 
+class Noise(Reader):
+    """A reader that knows nothing."""
+
+    table = np.random.default_rng(9).normal(size=(600, T)).astype(np.float32)
+
+    def __init__(self, settings: object = None) -> None:
+        super().__init__(settings, table=self.table)
+
+
+def test_where_nobody_wants_a_new_item_those_who_know_the_known_ones_speak_for_them() -> None:
+    task, wanted = world(600, new=10)
+    few = Task(**{**vars(task), "targets": (10 + wanted % 4).astype(np.int32)})
+    methods = [Table("crowd", informed(few.targets, 2.0, 1)), reader(informed(few.targets, 2.0, 2)), Noise()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(voice, "ENOUGH_NEW", 10_000)
+        blend = give_voice(learn(methods, few), methods, few, taught(few))
+    assert blend.voice is not None
+    assert blend.voice[1] > 4 * blend.voice[2]
+
+
 def test_the_slow_do_not_practise_and_have_no_say_about_new_items() -> None:
     task, wanted = world(400, new=8, seed=2)
     slow = reader(informed(wanted, 2.0, 9))

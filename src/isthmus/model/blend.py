@@ -301,7 +301,7 @@ def learn(methods: Sequence[Method], task: Task, *, seed: int = 0, guarded: Coll
     if guard.any() and not guard.all() and not _worth(candidates, guard, generator(seed, "blend", "guard")):
         rest = learn([method for method in methods if method.name not in guarded], task, seed=seed)
         return rest.among(names)
-    everybody = _bagged(candidates, _start(candidates), generator(seed, "blend"))
+    everybody = _bagged(candidates, merits(candidates), generator(seed, "blend"))
     weights = {}
     for cohort in COHORTS:
         own = everybody
@@ -325,13 +325,13 @@ def _worth(candidates: Candidates, guard: Bools, rng: np.random.Generator) -> bo
         for mine, other in (halves, halves[::-1]):
             for sign, some in ((1, candidates), (-1, without)):
                 half, rest = some.take(mine), some.take(other)
-                gained[other] += sign * rest.each(_total(rest, _climb(half, _start(half), rounds=2)))
+                gained[other] += sign * rest.each(_total(rest, _climb(half, merits(half), rounds=2)))
             times[other] += 1
     gain = gained / np.maximum(times, 1)
     return bool(gain.mean() > gain.std() / np.sqrt(gain.size))
 
 
-def _start(candidates: Candidates) -> Doubles:
+def merits(candidates: Candidates) -> Doubles:
     """Return the weights to climb from, (M,): a power of each method's own NDCG@10, the best of a few powers."""
     alone = np.array([candidates.ndcg(candidates.scores[:, :, m]) for m in range(candidates.scores.shape[2])])
     merit = np.maximum(alone, 1e-6) / max(float(alone.max()), 1e-6)

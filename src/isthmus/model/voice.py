@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus.evaluate.ranks import Doubles, top_k
 from isthmus.model.base import Method, TrainingData
-from isthmus.model.blend import Blend, Candidates, standardise
+from isthmus.model.blend import Blend, Candidates, gather, merits, standardise
 from isthmus.rng import generator
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats
@@ -19,7 +19,8 @@ from isthmus.types import Bools, Floats
 HIDDEN: Final = 0.1
 #: Validation persons that take part, at most.
 PERSONS: Final = 1500
-#: Where fewer of them want a new item that any method would list, all that read speak alike, as loud as is borne.
+#: Where fewer of them want a new item that any method would list, those that read speak by their merit with known
+#: items, as loud as is borne.
 ENOUGH_NEW: Final = 30
 #: Share of the NDCG@10 of known items that may be given up for new ones.
 TOLERATED: Final = 0.0075
@@ -45,14 +46,11 @@ class Rehearsal:
     ----------
     candidates : Candidates
         ``scores`` (P, C, 1 + R): what the blend says of known items, and what each of ``R`` methods says of new ones.
-    readers : tuple of int
-        Places of the methods in the blend, R.
     unhidden : float
         Share of the wishes for new items that would be such without anything hidden; 0 where nobody wants one.
     """
 
     candidates: Candidates
-    readers: tuple[int, ...]
     unhidden: float = 0.0
 
     def fresh(self) -> Candidates:
@@ -106,7 +104,12 @@ def give_voice(
     if not places:
         return replace(blend, voice=(0.0,) * len(methods), level=min(LEVELS))
     rehearsal = _rehearse(blend, methods, task, data, places, seed)
-    weights, level = _learn(rehearsal)
+    trial = _Trial.of(rehearsal)
+    if len(trial.fresh.ideal) < ENOUGH_NEW:
+        readers = [methods[place] for place in places]
+        weights, level = _unpractised(trial, merits(gather(readers, _some(task, PERSONS))))
+    else:
+        weights, level = _learn(trial, len(places))
     voice = np.zeros(len(methods))
     voice[list(places)] = weights
     return replace(blend, voice=tuple(voice.tolist()), level=level)
@@ -141,7 +144,7 @@ def _rehearse(
     ideal = np.ones(len(asked), np.float32)
     wished = new[asked.targets].sum()
     unhidden = float(task.item_groups["new item"][asked.targets].sum() / max(wished, 1))
-    return Rehearsal(Candidates(np.concatenate(wide), flags[0], flags[1], flags[2], ideal), places, unhidden)
+    return Rehearsal(Candidates(np.concatenate(wide), flags[0], flags[1], flags[2], ideal), unhidden)
 
 
 def _some(task: Task, most: int) -> Task:
@@ -233,15 +236,18 @@ class _Trial:
         return self.lost(weights, level) <= TOLERATED * self.silent
 
 
-def _learn(rehearsal: Rehearsal) -> tuple[Doubles, float]:
-    """Return the weights (R,) of the methods that read, for new items, and the level."""
-    trial, count = _Trial.of(rehearsal), len(rehearsal.readers)
+def _unpractised(trial: _Trial, shares: Doubles) -> tuple[Doubles, float]:
+    """Return ``shares`` (R,) as loud as known items bear, and the level."""
+    plain = [(size * shares, level) for size in LOUDNESS[:-1] for level in LEVELS if -2 <= level <= 0]
+    borne = [pair for pair in plain if trial.borne(*pair)]
+    quietest = LOUDNESS[0] * shares, LEVELS[0]
+    return max(borne, key=lambda pair: (pair[0].sum(), pair[1])) if borne else quietest
+
+
+def _learn(trial: _Trial, count: int) -> tuple[Doubles, float]:
+    """Return the weights (R,) of the ``count`` methods that read, for new items, and the level."""
     equal = np.full(count, 1 / count)
     loud = [(size * start, level) for start in (equal, *np.eye(count)) for size in LOUDNESS for level in LEVELS]
-    if len(trial.fresh.ideal) < ENOUGH_NEW:
-        plain = [(size * equal, level) for size in LOUDNESS[:-1] for level in LEVELS if -2 <= level <= 0]
-        borne = [pair for pair in plain if trial.borne(*pair)]
-        return max(borne, key=lambda pair: (pair[0].sum(), pair[1])) if borne else loud[0]
     best, reached = _best(trial, loud, loud[0], -np.inf)
     for _ in range(3):
         before = reached
