@@ -1,6 +1,6 @@
 """Lists from a shortlist against lists from every item's score, on real data, at sizes where both can be had.
 
-    ISTHMUS_DATA=... python benchmarks/bench_shortlist.py [--out FOLDER] [--budget SECONDS] [DATASET:DOMAIN ...]
+    ISTHMUS_DATA=... python benchmarks/bench_shortlist.py [--out FOLDER] [DATASET:DOMAIN ...]
 
 The shortlist is made as it is for a large catalogue: vectors through the graph, few of the words of a text, and each
 method proposes a small part of the items. Then a fifth of the items is withdrawn and as many new ones come in four
@@ -29,18 +29,23 @@ from bench_methods import SETS, corpus_of
 from isthmus.data.sequences import Histories
 from isthmus.evaluate.ranks import top_k
 from isthmus.index.ann import make_index
+from isthmus.model.blend import learn
 from isthmus.recommender import shortlist, sketches, vectors
 from isthmus.recommender.items import with_items
+from isthmus.recommender.people import People
+from isthmus.recommender.readers import Readers, vocabulary
 from isthmus.recommender.serving import Scorer
 from isthmus.recommender.shortlist import Shortlist, Wanted
+from isthmus.recommender.store import Content
 from isthmus.split.cohorts import build_task
 from isthmus.split.task import Task
-from isthmus.split.temporal import TEST
-from isthmus.train.fit import FitSettings, Target
+from isthmus.split.temporal import TEST, VALID
+from isthmus.train.fit import Target, training_data
+from isthmus.train.methods import make
 from isthmus.types import Indices
 
 DEFAULT = ("fedcsr:Food", "fedcsr:Kitchen", "steam:games")
-METHODS = ("popularity", "recent", "launch", "knn", "ease", "tfidf", "text", "aligned", "ials")
+METHODS = ("popularity", "recent", "launch", "knn", "tfidf", "text", "aligned", "ials")
 #: The methods whose lists are compared: all that the blend weighs, and the three of the benchmark of the service.
 SOME = ("popularity", "knn", "tfidf")
 K = 20
@@ -119,11 +124,25 @@ def churned(model: im.Recommender, domain: str, made: Shortlist) -> tuple[Target
     return content.targets[domain], made, off
 
 
-def measure(name: str, domain: str, folder: Path, budget: float) -> list[dict[str, object]]:
+def fitted(split: im.Split, domain: str) -> im.Recommender:
+    """Return a model of methods with their usual settings, and the blend that validation chooses."""
+    readers = Readers(vocabulary(split), vectors=True)
+    features = readers.read(split.corpus.items)
+    before = training_data(split, VALID, domain, features)
+    methods = [make(name).fit(before) for name in METHODS]
+    blend = learn(methods, build_task(split, VALID, domain, most=1000))
+    data = training_data(split, TEST, domain, features)
+    refitted = [make(name).fit(data) for name in METHODS]
+    target = Target(domain, data.target, data.popularity[data.target] == 0, refitted, blend)
+    content = Content({domain: target}, split.corpus.items, People.of(split), readers, features, {})
+    return im.Recommender(content)
+
+
+def measure(name: str, domain: str, folder: Path) -> list[dict[str, object]]:
     spec, protocol, _ = SETS[name]
     corpus = corpus_of(spec, folder)
     split = im.Split.make(corpus, protocol=protocol, valid_share=0.1, test_share=0.1)
-    model = im.Recommender.fit(split, targets=[domain], settings=FitSettings(METHODS, budget=budget, persons=1500))
+    model = fitted(split, domain)
     task = build_task(split, TEST, domain, most=PERSONS)
     whole, rows = model.targets[domain], []
     places = [whole.blend.methods.index(method) for method in SOME]
@@ -174,7 +193,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="*", default=DEFAULT)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--budget", type=float, default=60.0)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     vectors.make_index = partial(make_index, large=0)
@@ -182,7 +200,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for one in args.sets:
             name, _, domain = one.partition(":")
-            rows += measure(name, domain, Path(folder), args.budget)
+            rows += measure(name, domain, Path(folder))
     machine = f"{platform.platform()}, {len(os.sched_getaffinity(0))} core(s)"
     data = {"created": datetime.now(UTC).date().isoformat(), "machine": machine, "rows": rows}
     if args.out:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import lru_cache
+from threading import Event
 
 import numpy as np
 import polars as pl
@@ -15,15 +17,18 @@ from scipy import sparse
 from isthmus.data.sequences import Histories
 from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.evaluate.ranks import top_k
+from isthmus.index.ann import make_index
+from isthmus.index.exact import Index
 from isthmus.model.base import Features, TrainingData
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.model.constraints import Constraints
-from isthmus.recommender import parts, shortlist, sketches
+from isthmus.recommender import parts, shortlist, sketches, vectors
 from isthmus.recommender.serving import Scorer
 from isthmus.recommender.shortlist import Shortlist, Wanted
+from isthmus.recommender.vectors import VectorSketch
 from isthmus.train.fit import Target
 from isthmus.train.methods import make
-from isthmus.types import Bools, Indices
+from isthmus.types import Bools, Floats, Indices, Ints
 
 N, ELSEWHERE = 1200, 100
 METHODS = ("popularity", "launch", "knn", "tfidf", "text", "ials", "aligned")
@@ -36,10 +41,10 @@ def data() -> TrainingData:
     theme = rng.integers(0, 20, N)
     texts = [" ".join(f"t{theme[n]}w{word}" for word in rng.integers(0, 12, 5)) for n in range(N)]
     encoder = TfidfEncoder.fit(texts)
-    vectors = np.eye(20, dtype=np.float32)[theme] + 0.3 * rng.standard_normal((N, 20)).astype(np.float32)
+    dense = np.eye(20, dtype=np.float32)[theme] + 0.3 * rng.standard_normal((N, 20)).astype(np.float32)
     near = [np.flatnonzero((theme == one) & (np.arange(N) < N - 60)) for one in range(20)]
     taken = [rng.choice(near[one], 9, replace=False).tolist() for one in rng.integers(0, 20, 400)]
-    features = Features(encoder.transform(texts), vectors)
+    features = Features(encoder.transform(texts), dense)
     target = np.arange(ELSEWHERE, N, dtype=np.int32)
     return TrainingData(Histories.of(taken), target, N, 4000, features, dated=False)
 
@@ -185,6 +190,29 @@ def test_new_items_join_and_are_found_by_their_text() -> None:
     again = short.pick(reader, Wanted(10, reader))[0]
     assert again is not None
     assert again.columns.max() < known.target.size, "the list of the model before knows nothing of them"
+
+
+def test_vectors_are_scanned_until_the_graph_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = Event()
+
+    def later(keys: Ints, found: Floats) -> Index:
+        begin.wait(20)
+        return make_index(keys, found, large=0)
+
+    monkeypatch.setattr(vectors, "make_index", later)
+    monkeypatch.setattr(vectors, "LARGE", 1000)
+    monkeypatch.setattr(shortlist, "PROPOSED", 120)
+    target, histories = fitted(("text", "ials", "popularity")), some()
+    short = Shortlist(target)
+    for step in range(2):
+        assert recall(target, short, histories, Wanted(10, histories)) >= 0.97, step
+        begin.set()
+        waited = [sketch.near for sketch in short._sketches if isinstance(sketch, VectorSketch)]
+        assert len(waited) == 2
+        until = time.monotonic() + 20
+        while not all(one.ready for one in waited) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert all(one.ready for one in waited)
 
 
 def test_declared_rules_hold() -> None:

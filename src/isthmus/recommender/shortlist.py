@@ -159,7 +159,7 @@ class Shortlist:
         count = max(PROPOSED, FOR_A_PLACE * wanted.k)
         while True:
             columns = self._candidates(person, count, wanted)
-            if columns.size >= min(LEFT * wanted.k, self.columns.size):
+            if columns.size >= LEFT * wanted.k or count >= self.columns.size:
                 break
             count *= WIDER
             if count > WHOLE * self.columns.size:
@@ -174,11 +174,15 @@ class Shortlist:
     def _candidates(self, person: _Person, count: int, wanted: Wanted) -> Ints:
         """Return the columns that may be listed of what is proposed, rising."""
         count += person.out.size
-        found = [one.part.propose(count) for one in person.parts] + [person.more]
-        if not self.columns.many_new:
-            found.append(self.columns.fresh)
-        if sum(some.size for some in found) < count:  # of items that are all alike the first ones are listed
-            found.append(np.arange(min(count, self.columns.size)))
+        first = np.arange(min(count, self.columns.size))
+        if count >= self.columns.size:
+            found = [first]
+        else:
+            found = [one.part.propose(count) for one in person.parts] + [person.more]
+            if not self.columns.many_new:
+                found.append(self.columns.fresh)
+            if sum(some.size for some in found) < count:  # of items that are all alike the first ones are listed
+                found.append(first)
         columns = np.sort(np.concatenate(found))
         columns = columns[np.diff(columns, prepend=-1) > 0]
         columns = columns[~np.isin(columns, person.out)]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Thread
 from typing import Final
 
 import numpy as np
 from scipy import sparse
 
 from isthmus.data.sequences import Histories
-from isthmus.index.ann import make_index
+from isthmus.index.ann import LARGE, make_index
 from isthmus.index.exact import Index
+from isthmus.log import logger
 from isthmus.recommender.parts import FEW_NEW, Columns, Own, Part, Spread, rows_of
 from isthmus.types import Floats, Indices, Ints
 
@@ -52,6 +55,12 @@ class Vectors:
         found = self.table[columns if self.rows is None else self.rows[columns]]
         return found if self.bias is None else np.column_stack([found, self.bias[columns]])
 
+    def every(self, query: Floats) -> Floats:
+        """Return the score of each target item, (T,)."""
+        scores = self.table @ query[: self.table.shape[1]]
+        listed = scores if self.rows is None else scores[self.rows]
+        return np.asarray(listed if self.bias is None else listed + self.bias)
+
     def queries(self, histories: Histories) -> Floats:
         """Return what is looked for, (B, D), with a 1 for the bias."""
         asked = self.asks(histories)
@@ -64,28 +73,52 @@ class Vectors:
         return [Own.of(profile, self.itself, columns) for profile in rows_of(self.profile(histories))]
 
 
-@dataclass(frozen=True)
 class Indexed:
-    """Indices over the first ``size`` columns: all of them, or known and new ones apart where many are new."""
+    """Indices over the first columns: over all of them, or over known and new ones apart where many are new.
 
-    size: int
-    indices: Sequence[Index]
-    sampled: Floats
+    Graphs of large catalogues take minutes: they are made beside the work, and all vectors are scanned until then.
 
-    @classmethod
-    def of(cls, vectors: Vectors, columns: Columns) -> Indexed:
-        """Return the indices of all columns."""
+    Parameters
+    ----------
+    vectors : Vectors
+        What is indexed.
+    columns : Columns
+        The items.
+    """
+
+    def __init__(self, vectors: Vectors, columns: Columns) -> None:
+        self.size, self.sampled = columns.size, vectors.of(columns.sample)
+        self._indices: list[Index] | None = None
+        if self.size < LARGE:
+            self._build(vectors, columns)
+        else:
+            Thread(target=self._build_beside, args=(vectors, columns), daemon=True, name="index").start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be searched."""
+        return self._indices is not None
+
+    def find(self, query: Floats, count: int) -> Ints:
+        """Return the columns nearest to a query (D,); of known and of new items, where they are apart."""
+        found = [index.search(query[None], min(count, len(index)))[0][0] for index in self._indices or ()]
+        together = np.concatenate(found) if found else np.empty(0, np.int64)
+        return together[together >= 0]
+
+    def _build(self, vectors: Vectors, columns: Columns) -> None:
         groups = [np.arange(columns.size)]
         if columns.many_new:
             groups = [np.flatnonzero(~columns.new), columns.fresh]
-        indices = [make_index(group, vectors.of(group)) for group in groups if group.size]
-        return cls(columns.size, indices, vectors.of(columns.sample))
+        self._indices = [make_index(group, vectors.of(group)) for group in groups if group.size]
 
-    def find(self, query: Floats, count: int) -> Ints:
-        """Return the columns nearest to a query (D,)."""
-        found = [index.search(query[None], min(count, len(index)))[0][0] for index in self.indices]
-        together = np.concatenate(found) if found else np.empty(0, np.int64)
-        return together[together >= 0]
+    def _build_beside(self, vectors: Vectors, columns: Columns) -> None:
+        began = time.perf_counter()
+        try:
+            self._build(vectors, columns)
+        except Exception:
+            logger.exception("no index: vectors are scanned")
+        else:
+            logger.info("index over %d vectors made in %.0f s", self.size, time.perf_counter() - began)
 
 
 class VectorSketch:
@@ -104,7 +137,7 @@ class VectorSketch:
     def __init__(self, vectors: Vectors, columns: Columns, before: VectorSketch | None = None) -> None:
         self.vectors, self.columns = vectors, columns
         keeps = before is not None and columns.size - before.near.size <= max(GROWN * before.near.size, FEW_NEW)
-        self.near: Indexed = before.near if before is not None and keeps else Indexed.of(vectors, columns)
+        self.near: Indexed = before.near if before is not None and keeps else Indexed(vectors, columns)
 
     def parts(self, histories: Histories) -> Sequence[Part]:
         """Return what the method says for each history."""
@@ -143,7 +176,10 @@ class Near:
 
     def propose(self, count: int) -> Ints:
         """Return the nearest columns, and all that came after the index was made."""
-        near, size = self._sketch.near, self._sketch.columns.size
+        near, columns = self._sketch.near, self._sketch.columns
+        size = columns.size
+        if not near.ready:
+            return columns.best(np.arange(size), self._sketch.vectors.every(self._query), count)
         return np.concatenate([near.find(self._query, count), np.arange(near.size, size)])
 
     def at(self, columns: Ints) -> Floats:
