@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -11,6 +12,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADERS: Final = 64 << 10
 #: Bytes of a body that are thrown away after its request was refused, at most: time for the client to read why.
 REFUSED: Final = 8 << 20
+#: Requests under way from which on it is noted when one came, for the gate to see how long it waited.
+CROWD: Final = 64
+#: Name of that time in the state of a request.
+CAME: Final = "came"
 _LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _LONG: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -52,6 +57,8 @@ class Connection(HttpToolsProtocol):
         """Stop waiting: the rest is the gate's."""
         self._rest()
         self._inside = True
+        if len(self.tasks) > CROWD:
+            self.scope["state"][CAME] = time.perf_counter()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

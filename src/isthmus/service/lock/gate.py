@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isthmus.errors import IsthmusError
 from isthmus.log import logger
+from isthmus.service.lock.connection import CAME
 from isthmus.service.lock.limits import Buckets
 from isthmus.service.lock.operations import Operation, find
 from isthmus.service.lock.shared_limits import SharedBuckets
@@ -45,6 +46,9 @@ _PAGE: Final = [
         b"require-trusted-types-for 'script'; trusted-types 'none'",
     ),
 ]
+#: Seconds that a request of a crowd may wait for its turn; later it is refused, which costs little, so that those that
+#: are taken are answered soon.
+LATE: Final = 0.05
 _LOCAL: Final = (b"localhost", b"127.0.0.1", b"[::1]")
 
 
@@ -109,8 +113,10 @@ class Guard:
     doors: Doors
     shared: SharedBuckets | None = None
 
-    def admit(self, operation: Operation | None, headers: MutableMapping[bytes, bytes], request: str) -> Caller:
-        """Return who asks.
+    def admit(
+        self, operation: Operation | None, headers: MutableMapping[bytes, bytes], request: str, waited: float = 0.0
+    ) -> Caller:
+        """Return who asks; the request ``waited`` so many seconds for its turn.
 
         Raises
         ------
@@ -120,7 +126,7 @@ class Guard:
             Too many are inside.
         """
         asked_openly = operation is not None and operation.open
-        if not asked_openly and self.doors.inside > self.settings.in_flight:
+        if not asked_openly and (self.doors.inside > self.settings.in_flight or waited > LATE):
             raise BusyError("too many requests at a time")
         caller = self._caller(operation, headers, request)
         if not asked_openly and self.shared is None:
@@ -194,6 +200,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, guard: Guard, *, log_all: bool = False) -> None:
         self.app, self.guard, self._log_all = app, guard, log_all
+        self._quiet = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -214,7 +221,8 @@ class Gate:
             guarded = _Body(receive, headers, guard.settings)
             if guard.vault.tokens is not None and operation is not None and operation.scope:
                 await guard.vault.tokens.prepare(token_of(headers))
-            scope["caller"] = caller = guard.admit(operation, headers, request)
+            waited = began - scope.get("state", {}).get(CAME, began)
+            scope["caller"] = caller = guard.admit(operation, headers, request, waited)
             if guard.shared is not None:
                 await guard.pace(operation, caller)
             await self.app(scope, guarded.receive, pipe.send)
@@ -228,8 +236,16 @@ class Gate:
             seconds = time.perf_counter() - began
             name = "other" if operation is None else operation.name
             guard.monitor.request(name, pipe.status, seconds)
-            if self._log_all or pipe.status >= 500:
+            if self._log_all or (pipe.status >= 500 and self._worth_a_line(pipe.status, began)):
                 self._log(name, scope, pipe, seconds)
+
+    def _worth_a_line(self, status: int, now: float) -> bool:
+        """Return whether a failure is logged: of requests refused in a crowd, one a second."""
+        if status == 503:
+            if now < self._quiet:
+                return False
+            self._quiet = now + 1.0
+        return True
 
     async def _refuse(self, error: IsthmusError, scope: Scope, pipe: _Pipe) -> None:
         if not pipe.status:
