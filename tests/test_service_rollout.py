@@ -15,6 +15,7 @@ from tests.tiers import count
 
 from isthmus.service.core import Service
 from isthmus.service.lists.live import Live, LiveRules, Version
+from isthmus.service.rollout import shadow as shadow_of
 from isthmus.service.rollout.arm import Canary
 from isthmus.service.rollout.pointer import Trial
 from isthmus.service.settings import ServiceSettings
@@ -217,7 +218,10 @@ def test_a_canary_that_does_worse_goes_by_itself_and_no_request_fails(folder: Pa
     run(folder, tmp_path, later)
 
 
-def test_answers_are_the_same_bytes_with_a_shadow_whatever_it_does(folder: Path, tmp_path: Path) -> None:
+def test_answers_are_the_same_bytes_with_a_shadow_whatever_it_does(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow_of, "REST", 1.0)
     bodies = [{"persons": [who], "k": 7, "scores": True} for who in accounts(count(40, 200))]
 
     async def test(client: Client, service: Service) -> None:
