@@ -24,8 +24,9 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEN = "http://127.0.0.1:8080"
-#: The README's commands: the model is made by the first, served by the second, asked by the third.
+#: What the README says of serving the demonstration's model, the beginning of its `curl`, and who is asked for there.
 SERVE, CURL = "isthmus serve demo-town/model", f"curl -s {SEEN}/v1/recommend"
+THERE, HERE = '{"platform": "shop", "user": "0000007"}', '{"platform": "bookshop", "user": "0000438"}'
 
 
 def timed(name: str, steps: dict[str, float], work: Callable[[], bytes]) -> bytes:
@@ -65,13 +66,12 @@ def way(source: str, folder: Path) -> dict[str, object]:
     clone = folder / "isthmus"
     timed("git clone", steps, lambda: done(["git", "clone", "-q", source, str(clone)], folder))
     readme = (clone / "README.md").read_text(encoding="utf-8")
-    lines = [line for line in readme.splitlines() if line.startswith(CURL)]
-    missing = [said for said, there in ((SERVE, SERVE in readme), (CURL, lines)) if not there]
-    assert not missing, f"the README lacks: {missing}"
+    (line,) = (line for line in readme.splitlines() if line.startswith(CURL) and THERE in line)
+    lacking = [said for said in (SERVE, HERE) if said not in readme]
     timed("make demo, .venv from nothing", steps, lambda: done(["make", "demo"], clone))
     timed("make demo, again", steps, lambda: done(["make", "demo"], clone))
     with serving(clone, steps) as address:
-        words = shlex.split(lines[0].replace(SEEN, address))
+        words = shlex.split(line.replace(SEEN, address).replace(THERE, HERE))
         answer = json.loads(timed("curl, a list with reasons", steps, lambda: done(words, clone)))
         page = timed("the console's page", steps, lambda: urllib.request.urlopen(f"{address}/console").read())
         for script in re.findall(rb'(?:src|href)="([^":]+)"', page):
@@ -81,7 +81,13 @@ def way(source: str, folder: Path) -> dict[str, object]:
     reasons = [why for one in lists for item in one["items"] for why in item["reasons"]]
     assert reasons, "no list has a reason"
     assert not answer["degraded"]
-    return {"steps": steps, "lists": len(lists), "reasons": len(reasons), "first": lists[0]["items"][0]}
+    return {
+        "steps": steps,
+        "lists": len(lists),
+        "reasons": len(reasons),
+        "first": lists[0]["items"][0],
+        "readme_lacks": lacking,
+    }
 
 
 def page(data: dict) -> str:
@@ -89,6 +95,7 @@ def page(data: dict) -> str:
     rows = [f"| {name} | {seconds:,.2f} |" for name, seconds in data["steps"].items()]
     said = f"{data['created']}, {data['cores']} core(s), load average {data['load']:.1f} at the end."
     names = f"The answer had {data['lists']} lists with {data['reasons']} reasons."
+    names += "".join(f" **The README does not say** `{said}`." for said in data["readme_lacks"])
     return "\n".join(["# The way of a newcomer", "", said, names, "", "| step | seconds |", "|---|---|", *rows, ""])
 
 
