@@ -29,7 +29,7 @@ from bench_methods import SETS, corpus_of
 from isthmus.data.sequences import Histories
 from isthmus.evaluate.ranks import top_k
 from isthmus.index.ann import make_index
-from isthmus.model.blend import learn
+from isthmus.model.blend import COHORTS, Blend
 from isthmus.recommender import shortlist, sketches, vectors
 from isthmus.recommender.items import with_items
 from isthmus.recommender.people import People
@@ -39,20 +39,30 @@ from isthmus.recommender.shortlist import Shortlist, Wanted
 from isthmus.recommender.store import Content
 from isthmus.split.cohorts import build_task
 from isthmus.split.task import Task
-from isthmus.split.temporal import TEST, VALID
+from isthmus.split.temporal import TEST
 from isthmus.train.fit import Target, training_data
 from isthmus.train.methods import make
 from isthmus.types import Indices
 
 DEFAULT = ("fedcsr:Food", "fedcsr:Kitchen", "steam:games")
-METHODS = ("popularity", "recent", "launch", "knn", "tfidf", "text", "aligned", "ials")
+#: Methods and their weights in the blend.
+METHODS = {
+    "popularity": 0.05,
+    "recent": 0.1,
+    "launch": 0.05,
+    "knn": 0.25,
+    "tfidf": 0.2,
+    "text": 0.1,
+    "aligned": 0.15,
+    "ials": 0.1,
+}
 #: The methods whose lists are compared: all that the blend weighs, and the three of the benchmark of the service.
 SOME = ("popularity", "knn", "tfidf")
 K = 20
 WIDE = 100
-PERSONS = 400
+PERSONS = 150
 #: Items that each method proposes, and entries of the inverted index that are looked at.
-SETTINGS = ((1000, 200_000), (500, 50_000), (200, 20_000))
+SETTINGS = ((1000, 200_000), (300, 50_000))
 
 
 def lists(target: Target, histories: Histories, off: Indices) -> tuple[list[np.ndarray], float]:
@@ -125,15 +135,13 @@ def churned(model: im.Recommender, domain: str, made: Shortlist) -> tuple[Target
 
 
 def fitted(split: im.Split, domain: str) -> im.Recommender:
-    """Return a model of methods with their usual settings, and the blend that validation chooses."""
+    """Return a model of methods with their usual settings, and a blend with the weights above."""
     readers = Readers(vocabulary(split), vectors=True)
     features = readers.read(split.corpus.items)
-    before = training_data(split, VALID, domain, features)
-    methods = [make(name).fit(before) for name in METHODS]
-    blend = learn(methods, build_task(split, VALID, domain, most=1000))
     data = training_data(split, TEST, domain, features)
-    refitted = [make(name).fit(data) for name in METHODS]
-    target = Target(domain, data.target, data.popularity[data.target] == 0, refitted, blend)
+    methods = [make(name).fit(data) for name in METHODS]
+    blend = Blend(tuple(METHODS), dict.fromkeys(COHORTS, tuple(METHODS.values())))
+    target = Target(domain, data.target, data.popularity[data.target] == 0, methods, blend)
     content = Content({domain: target}, split.corpus.items, People.of(split), readers, features, {})
     return im.Recommender(content)
 
@@ -156,15 +164,15 @@ def measure(name: str, domain: str, folder: Path) -> list[dict[str, object]]:
             shortlist.PROPOSED, shortlist.FOR_A_PLACE, sketches.ENTRIES = proposed, proposed // WIDE, entries
             made, nobody = Shortlist(target), np.zeros(0, np.int32)
             head = {"data": f"{name}: {domain}", "items": target.items.size, "persons": len(task), "blend": label}
-            head |= {"weights": target.blend.weights, "proposed": proposed, "entries": entries}
+            head |= {"proposed": proposed, "entries": entries}
             rows.append({**head, "after": "fit", **against(target, made, task, nobody)})
-            print(json.dumps({key: value for key, value in rows[-1].items() if key != "weights"}), flush=True)
-            if proposed != SETTINGS[1][0]:
+            print(json.dumps(rows[-1]), flush=True)
+            if proposed != SETTINGS[0][0]:
                 continue
             content = replace(model.content, targets={domain: target})
             longer, later, off = churned(im.Recommender(content), domain, made)
             rows.append({**head, "after": "a fifth went, a fifth came", **against(longer, later, task, off)})
-            print(json.dumps({key: value for key, value in rows[-1].items() if key != "weights"}), flush=True)
+            print(json.dumps(rows[-1]), flush=True)
     return rows
 
 

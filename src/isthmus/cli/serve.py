@@ -94,7 +94,7 @@ def serve_(
     platforms_claim: Annotated[str, typer.Option(metavar="NAME", help="Claim that binds to platforms.")] = "",
     token_quota: TokenQuota = None,
     warm: Annotated[bool, typer.Option("--warm/--no-warm", help="Make lists ready in idle time.")] = True,
-    approximate_from: Approximate = 50_000,
+    approximate_from: Approximate = 100_000,
     explore: Explore = None,
     explore_bonus: Bonus = 0.5,
     seal: Seal = 3600.0,

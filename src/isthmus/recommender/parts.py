@@ -16,7 +16,7 @@ from isthmus.rng import generator
 from isthmus.types import Bools, Floats, Indices, Ints
 
 #: Items on which means and deviations are estimated where counting them all is dear.
-SAMPLE: Final = 8192
+SAMPLE: Final = 4096
 #: With more new items than this known and new ones are proposed apart.
 FEW_NEW: Final = 1000
 
@@ -106,6 +106,11 @@ class Part(Protocol):
         """Mean and deviation over all items."""
         ...
 
+    @property
+    def sampled(self) -> Floats:
+        """The scores of the sample of items; what items of the history give to themselves may be in them."""
+        ...
+
     def propose(self, count: int) -> Ints:
         """Return the columns of about ``count`` items with the highest scores, in any order."""
         ...
@@ -146,6 +151,11 @@ class Row:
         peak = float(np.abs(self._some).max(initial=0.0))
         return Spread.of(float(self._some.sum()), self.square, self._row.size, peak)
 
+    @property
+    def sampled(self) -> Floats:
+        """The scores of the sample of items."""
+        return self._row[self._columns.sample]
+
     def propose(self, count: int) -> Ints:
         """Return the columns with the highest scores; only those above 0 where others were not touched."""
         if self._touched is None:
@@ -173,7 +183,7 @@ class Fixed:
     """
 
     def __init__(self, values: Floats, columns: Columns, before: Fixed | None = None) -> None:
-        self._values = values
+        self._values, self.sampled = values, values[columns.sample]
         wide = values.astype(np.float64)
         self.spread = Spread.of(float(wide.sum()), float(wide @ wide), wide.size, float(np.abs(wide).max(initial=0.0)))
         self._known: Ints = _falling(values, np.flatnonzero(~columns.new)) if before is None else before._known

@@ -188,10 +188,15 @@ class Texts:
         self._total = float(query.data @ sketch.sums[query.indices])
 
     @cached_property
+    def sampled(self) -> Floats:
+        """The scores of the sample of items, with what items of the history give to themselves."""
+        return np.asarray(self._sketch.sampled @ self._words, dtype=np.float32)
+
+    @cached_property
     def spread(self) -> Spread:
         """Mean, and the deviation of the rough scores corrected by what the rest adds to a sample."""
-        columns, size = self._sketch.columns, self._sketch.columns.size
-        full, rough = np.asarray(self._sketch.sampled @ self._words), self._rough.at(columns.sample)
+        size = self._sketch.columns.size
+        full, rough = self.sampled, self._rough.sampled
         square = self._rough.square + size * float(
             (full.astype(np.float64) ** 2 - rough.astype(np.float64) ** 2).mean()
         )

@@ -97,7 +97,7 @@ class AlignedSketch:
     def parts(self, histories: Histories) -> Sequence[Part]:
         """Return what the method says for each history."""
         pairs = zip(self._near.parts(histories), self._alike.parts(histories), strict=True)
-        return [Both(near, alike, self._weights, self._near.columns) for near, alike in pairs]
+        return [Both(near, alike, self._weights) for near, alike in pairs]
 
 
 class Both:
@@ -109,21 +109,24 @@ class Both:
         The parts.
     weights : (float, float)
         Their weights.
-    columns : Columns
-        The items.
     """
 
-    def __init__(self, first: Part, second: Part, weights: tuple[float, float], columns: Columns) -> None:
-        self._parts, self._weights, self._columns = (first, second), weights, columns
+    def __init__(self, first: Part, second: Part, weights: tuple[float, float]) -> None:
+        self._parts, self._weights = (first, second), weights
 
     @cached_property
     def spread(self) -> Spread:
         """Mean and deviation; how far the two go together is seen in the sample."""
         (a, b), (first, second) = self._weights, (part.spread for part in self._parts)
-        some = [part.at(self._columns.sample).astype(np.float64) for part in self._parts]
+        some = [part.sampled.astype(np.float64) for part in self._parts]
         together = float(np.mean((some[0] - some[0].mean()) * (some[1] - some[1].mean())))
         square = (a * first.deviation) ** 2 + (b * second.deviation) ** 2 + 2 * a * b * together
         return Spread(a * first.mean + b * second.mean, float(np.sqrt(max(square, 0.0))))
+
+    @property
+    def sampled(self) -> Floats:
+        """The scores of the sample of items."""
+        return self._sum([part.sampled for part in self._parts])
 
     def propose(self, count: int) -> Ints:
         """Return what either proposes."""
@@ -131,5 +134,8 @@ class Both:
 
     def at(self, columns: Ints) -> Floats:
         """Return the scores of some columns."""
-        (a, b), (first, second) = self._weights, (part.at(columns) for part in self._parts)
-        return np.asarray(np.float32(a) * first + np.float32(b) * second)
+        return self._sum([part.at(columns) for part in self._parts])
+
+    def _sum(self, scores: Sequence[Floats]) -> Floats:
+        a, b = map(np.float32, self._weights)
+        return np.asarray(a * scores[0] + b * scores[1])

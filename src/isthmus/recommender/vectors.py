@@ -163,7 +163,7 @@ class Near:
 
     @cached_property
     def sampled(self) -> Floats:
-        """The scores of the items of the sample, without what they give to themselves."""
+        """The scores of the sample of items, with what items of the history give to themselves."""
         return np.asarray(self._sketch.near.sampled @ self._query)
 
     @cached_property

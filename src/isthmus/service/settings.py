@@ -13,7 +13,7 @@ from isthmus.errors import InputError
 #: Name of the tenant where none is given.
 DEFAULT_TENANT: Final = "default"
 #: Items of a domain from which on its lists are made from a shortlist.
-LARGE: Final = 50_000
+LARGE: Final = 100_000
 _SCHEME: Final = "sqlite:///"
 _FORMS: Final = "write it as sqlite:///DIR; a service's --data may be postgresql://USER@HOST/DATABASE too"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
