@@ -31,6 +31,7 @@ from isthmus.train.methods import make
 from isthmus.types import Bools, Floats, Indices, Ints
 
 N, ELSEWHERE = 1200, 100
+VOICE = {"popularity": 0.0, "launch": 0.2, "knn": 0.0, "tfidf": 1.0, "text": 1.0, "ials": 0.0, "aligned": 0.5}
 METHODS = ("popularity", "launch", "knn", "tfidf", "text", "ials", "aligned")
 
 
@@ -161,9 +162,10 @@ def test_what_was_met_is_left_out_and_its_scores_are_those_of_the_blend() -> Non
 
 
 @pytest.mark.usefixtures("few")
-def test_new_items_join_and_are_found_by_their_text() -> None:
+@pytest.mark.parametrize("names", [METHODS, ("popularity", "text")])
+def test_new_items_join_and_are_found_by_their_text(names: tuple[str, ...]) -> None:
     known = data()
-    whole = fitted()
+    whole = fitted(names)
     short = Shortlist(whole)
     assert known.features.text is not None
     assert known.features.vectors is not None
@@ -179,7 +181,7 @@ def test_new_items_join_and_are_found_by_their_text() -> None:
         items=items,
         new=np.concatenate([whole.new, np.ones(3, bool)]),
         methods=methods,
-        blend=replace(whole.blend, voice=(0.0, 0.2, 0.0, 1.0, 1.0, 0.0, 0.5), level=1.0),
+        blend=replace(whole.blend, voice=tuple(VOICE[name] for name in names), level=1.0),
     )
     fresh = Shortlist(longer, short)
     assert recall(longer, fresh, some(), Wanted(10, some())) >= 0.97
