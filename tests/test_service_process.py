@@ -200,3 +200,14 @@ def test_every_promise_names_a_test_that_exists() -> None:
             assert f"def {test}(" in files[file], (file, test)
             found += 1
     assert found >= 20
+
+
+def test_every_id_of_the_plan_has_a_row_with_a_figure() -> None:
+    """What was run for each id of the reliability plan that the service promises."""
+    page = Path(__file__).parents[1] / "benchmarks" / "reports" / "2026-11-22-reliability" / "README.md"
+    rows = [line.strip("|").split("|") for line in page.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    told = {name for row in rows[2:] for name in re.findall(r"[A-Z]\d+", row[0])}
+    numbers = {"R": range(1, 17), "M": (1, 2, 3, 4, 5, 7), "I": range(1, 6), "S": (*range(1, 9), 10, 14, 15, 16, 17)}
+    numbers |= {"P": (1, 2, 4, 5, 9, 10), "O": (1, 2, 3, 4, 7)}
+    assert {f"{letter}{number}" for letter, some in numbers.items() for number in some} <= told
+    assert all(re.search(r"\d", row[2]) and "`" in row[3] or "the same" in row[3] for row in rows[2:])

@@ -111,6 +111,6 @@ def test_everything_at_once_for_a_while_fails_nothing_and_nothing_grows(tmp_path
     assert traffic.statuses[503] == 0
     assert len(traffic.asked) == 8
     assert reloads >= 5
-    assert grown <= 5
+    assert grown <= (5 if SECONDS >= 300 else 50), "at first it fills what it keeps"
     assert slope <= 1 or SECONDS < HOUR, "over a shorter time one megabyte is many percent an hour"
     assert (threads <= 8, files <= 12, sockets <= 12) == (True, True, True)
