@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import os
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
@@ -18,8 +21,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from tests.small_service import account, event, item, started
+from tests.small_service import account, event, item, served, started
 from tests.tiers import count
+
+from isthmus.service.core import Service
+from isthmus.service.lists.live import Live
 
 SECONDS = float(os.environ.get("ISTHMUS_SOAK_SECONDS", "0")) or float(count(12, 720))
 MB = 1 << 20
@@ -114,3 +120,31 @@ def test_everything_at_once_for_a_while_fails_nothing_and_nothing_grows(tmp_path
     assert grown <= (5 if SECONDS >= 300 else 50), "at first it fills what it keeps"
     assert slope <= 1 or SECONDS < HOUR, "over a shorter time one megabyte is many percent an hour"
     assert (threads <= 8, files <= 12, sockets <= 12) == (True, True, True)
+
+
+def test_a_model_that_no_longer_answers_leaves_memory(tmp_path: Path) -> None:
+    """Without the garbage collector, from whose rounds loaded models are taken out."""
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        tenant = service.tenant()
+        held: list[weakref.ref[Live]] = []
+        gc.disable()
+        try:
+            for name in ("second", "first", "second"):
+                assert (await client.post("/v1/recommend", json={"persons": [account()], "k": 5})).status_code == 200
+                held.append(weakref.ref(tenant.live))
+                assert (await client.post(f"/v1/models/{name}/activate")).status_code == 200
+            assert (await client.post("/v1/models/first/canary", json={"share": 0.5})).status_code == 200
+            arm = tenant.rollout.arm("canary")
+            assert arm is not None
+            held.append(weakref.ref(arm.live))
+            del arm
+            assert (await client.delete("/v1/models/first/canary")).status_code == 200
+            until = time.monotonic() + 10
+            while any(one() is not None for one in held) and time.monotonic() < until:
+                await asyncio.sleep(0.05)
+            assert [one() is None for one in held] == [True] * 4
+        finally:
+            gc.enable()
+
+    served(tmp_path, test)

@@ -363,7 +363,8 @@ class Tenant:
     def take(self, live: Live, reference: Reference | None = None, ready: Lister | None = None) -> None:
         """Let a model answer; another one brings the ``reference`` its lists are held against, and lists ``ready``.
 
-        What was loaded is taken out of the garbage collector's rounds, which would halt requests for long.
+        What was loaded is taken out of the garbage collector's rounds, which would halt requests for long; so a model
+        that is no longer used must be in no circle of references.
         """
         self.live, self.loaded = live, clock()
         self.lister.replaced(ready)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ class Arm:
 
     def __init__(self, live: Live, settings: ServiceSettings, trial: Trial) -> None:
         self.live, self.trial = live, trial
-        self.lister = Lister(lambda: self.live, settings)
+        own: Arm = weakref.proxy(self)  # in a circle with its lister a model would outlive its use: see Tenant.take
+        self.lister = Lister(lambda: own.live, settings)
 
     def count_in(self, receipt: Receipt) -> None:
         """Take in what the log took in."""
@@ -93,7 +95,8 @@ class Canary(Arm):
 
     def __init__(self, live: Live, settings: ServiceSettings, trial: Trial, secret: bytes) -> None:
         super().__init__(live, settings, trial)
-        self.lister.wants = lambda person: self._chosen(min(self.live.state.linked[person]))
+        own: Canary = weakref.proxy(self)
+        self.lister.wants = lambda person: own._chosen(min(own.live.state.linked[person]))
         self._key = hmac.digest(secret, f"canary\n{trial.model}".encode(), "sha256")
         self._below = int(trial.share * _HOUSE)
         self.own, self.other = Newest(), Newest()
