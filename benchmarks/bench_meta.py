@@ -39,11 +39,14 @@ KEPT = range(6)
 
 @dataclass(frozen=True)
 class Ground:
-    """Where is measured: a split, its target, and the most people that are asked about."""
+    """Where is measured: a split, its target, most people that are asked, choose and teach, epochs of the carrier."""
 
     split: Split
     domain: str
     most: int
+    choose: int
+    teach: int
+    epochs: int
 
     def kept(self, keep: int) -> Split:
         """Return the split in which half of the people keep ``keep`` events of the target."""
@@ -51,10 +54,11 @@ class Ground:
 
     def cut(self, keep: int, part: int) -> Task:
         """Return the question about the people who were cut off, with ``keep`` target events each."""
+        most = self.choose if part == VALID else self.most
         task = build_task(self.kept(keep), part, self.domain)
         cold = build_task(self.kept(0), part, self.domain)
         chosen = np.flatnonzero(np.isin(task.persons, cold.persons[cold.cohorts["cold, overlap"]]))
-        return replace(task.take(chosen[:: max(-(-chosen.size // self.most), 1)]), cohorts={})
+        return replace(task.take(chosen[:: max(-(-chosen.size // most), 1)]), cohorts={})
 
 
 def ndcg(system: RankingSystem, task: Task) -> float:
@@ -83,13 +87,17 @@ def systems_of(ground: Ground, people: int) -> list[RankingSystem]:
     """Return everything that is compared, learned from the training part."""
     features = Readers(vocabulary(ground.split), None).read(ground.split.corpus.items)
     data = training_data(ground.kept(0), VALID, ground.domain, features)
-    carrier = SequenceCarrier({"dim": 32, "layers": 1, "epochs": 8}).fit(data)
+    carrier = SequenceCarrier({"dim": 32, "layers": 1, "epochs": ground.epochs}).fit(data)
     assert isinstance(carrier, SequenceCarrier)
     valid = ground.cut(3, VALID)
+    taught = np.bincount(data.histories.rows[data.in_target[data.histories.items]], minlength=len(data.histories))
+    several = np.flatnonzero(taught > 1)
+    teachers = several[:: max(-(-several.size // ground.teach), 1)]
+    lesson = replace(data, histories=data.histories.take(teachers))
     found: list[RankingSystem] = [Named("popularity", make("popularity").fit(data)), Named("no adaptation", carrier)]
     for way in WAYS:
         learner = (
-            MetaLearner(carrier, MetaSettings(way=way, epochs=4)).learn(data).chosen(valid, lambda s, t: ndcg(s, t))
+            MetaLearner(carrier, MetaSettings(way=way, epochs=4)).learn(lesson).chosen(valid, lambda s, t: ndcg(s, t))
         )
         if way == "plain":
             found.append(Named("plain training, no steps", learner.stepping(0.1, 0)))
@@ -117,7 +125,8 @@ def measure(name: str, ground: Ground, people: int) -> dict[str, object]:
     speed = {system.name: round(milliseconds(system, ground.cut(5, TEST)), 2) for system in systems}
     machine = {"system": platform.platform(), "python": platform.python_version(), "torch": version("torch")}
     return {
-        "name": name, "machine": machine, "fingerprint": ground.split.corpus.fingerprint, "domain": ground.domain,
+        "choose": len(ground.cut(3, VALID)), "teach": ground.teach, "epochs": ground.epochs, "name": name,
+        "machine": machine, "fingerprint": ground.split.corpus.fingerprint, "domain": ground.domain,
         "protocol": ground.split.card["protocol"], "items": int(ground.cut(0, TEST).items.size), "rows": rows,
         "milliseconds": speed, "cpu_seconds": round(time.process_time() - start, 1),
     }  # fmt: skip
@@ -128,7 +137,8 @@ def page(data: dict) -> str:
     lines = [
         f"## Adapting new people: {data['name']}", "",
         f"Data `{data['fingerprint'][:12]}`, {data['protocol']}, {data['items']:,} items. Nobody measured has a",
-        "target event in training; rate and steps chosen on validation people with 3 events.", "",
+        f"target event in training; rate and steps chosen on {data['choose']} validation people with 3 events; at most",
+        f"{data['teach']:,} people taught to adapt; the carrier learned for {data['epochs']} epochs.", "",
     ]  # fmt: skip
     lines += ["| N@10 with … target events | " + " | ".join(map(str, KEPT)) + " | ms a person |", "|---" * 8 + "|"]
     for name in names:
@@ -149,16 +159,20 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=400)
     parser.add_argument("--split", metavar="FOLDER:DOMAIN")
     parser.add_argument("--most", type=int, default=400, help="people asked about, at most")
+    parser.add_argument("--choose", type=int, default=400, help="validation people, at most")
+    parser.add_argument("--teach", type=int, default=10_000, help="people who teach to adapt, at most")
+    parser.add_argument("--epochs", type=int, default=8, help="of the carrier")
     options = parser.parse_args()
+    sizes = options.most, options.choose, options.teach, options.epochs
     warnings.filterwarnings("ignore")
     if options.split:
         folder, _, domain = options.split.rpartition(":")
         split = Split.open(folder)
-        ground, name = Ground(split, domain, options.most), f"meta-{split.corpus.name}-{domain}".replace(" ", "-")
+        ground, name = Ground(split, domain, *sizes), f"meta-{split.corpus.name}-{domain}".replace(" ", "-")
     else:
         world = twin_world(0, replace(WORLD, persons=options.people))
         made = Split.make(im.Corpus.from_tables(world.tables, name="twin"))
-        ground, name = Ground(made, "target", options.most), "meta"
+        ground, name = Ground(made, "target", *sizes), "meta"
     data = measure(name.removeprefix("meta-"), ground, options.people)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
