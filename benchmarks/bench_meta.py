@@ -3,8 +3,8 @@
     python benchmarks/bench_meta.py --out benchmarks/reports/NAME [--people 400] [--split FOLDER:DOMAIN]
 
 On the twin world, or on a split of one's own. The people that are measured have no target event in training; each is
-shown with the newest 0 to 5 of theirs. A sequence model is trained on the others; each way learns on it, with rate and
-steps chosen on validation people with 3 events. Writes meta.json and meta.md (meta-SET-DOMAIN of a split).
+shown with the newest 0 to 5 of theirs (all have 5). A sequence model is trained on the others; each way learns on it,
+with rate and steps chosen on validation people with 3 events. Writes meta.json and meta.md (meta-SET-DOMAIN of a split).
 """
 
 from __future__ import annotations
@@ -53,11 +53,16 @@ class Ground:
         return self.split.few_shot(self.domain, keep=keep, share=0.5, seed=0)
 
     def cut(self, keep: int, part: int) -> Task:
-        """Return the question about the people who were cut off, with ``keep`` target events each."""
+        """Return the question about the people who were cut off, with ``keep`` target events each.
+
+        Only people who have as many as the most that are shown take part: the same ones for every ``keep``.
+        """
         most = self.choose if part == VALID else self.most
-        task = build_task(self.kept(keep), part, self.domain)
-        cold = build_task(self.kept(0), part, self.domain)
-        chosen = np.flatnonzero(np.isin(task.persons, cold.persons[cold.cohorts["cold, overlap"]]))
+        task, cold, whole = (build_task(self.kept(n), part, self.domain) for n in (keep, 0, KEPT[-1]))
+        inside = np.isin(whole.histories.items, whole.items)
+        events = np.bincount(whole.histories.rows[inside], minlength=len(whole))
+        able = np.intersect1d(cold.persons[cold.cohorts["cold, overlap"]], whole.persons[events == KEPT[-1]])
+        chosen = np.flatnonzero(np.isin(task.persons, able))
         return replace(task.take(chosen[:: max(-(-chosen.size // most), 1)]), cohorts={})
 
 
