@@ -4,7 +4,8 @@
 
 On the twin world, or on a split of one's own. The people that are measured have no target event in training; each is
 shown with the newest 0 to 5 of theirs (all have 5). A sequence model is trained on the others; each way learns on it,
-with rate and steps chosen on validation people with 3 events. Writes meta.json and meta.md (meta-SET-DOMAIN of a split).
+with rate and steps chosen on validation people with 3 events. Writes meta.json and meta.md, of a split
+meta-SET-DOMAIN.json and .md.
 """
 
 from __future__ import annotations
