@@ -18,6 +18,7 @@ from isthmus.recommender import Recommender
 from isthmus.service.lists.items import TEXTS, Account
 from isthmus.service.lists.lister import Lister
 from isthmus.service.lists.live import Live, LiveRules, Version, clock
+from isthmus.service.lists.loading import free_model, uncollected
 from isthmus.service.log.base import Place
 from isthmus.service.log.opening import open_log
 from isthmus.service.log.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
@@ -25,7 +26,6 @@ from isthmus.service.log.upkeep import Upkeep
 from isthmus.service.problems import BusyError, ConflictError
 from isthmus.service.rollout.arm import Arm, Canary, count_in
 from isthmus.service.rollout.arms import Rollout
-from isthmus.service.rollout.loading import uncollected
 from isthmus.service.rollout.models import Models
 from isthmus.service.rollout.pointer import ROLES, Pointer, Role, Trial
 from isthmus.service.rollout.shadow import Shadow
@@ -366,6 +366,8 @@ class Tenant:
         What was loaded is taken out of the garbage collector's rounds, which would halt requests for long; so a model
         that is no longer used must be in no circle of references.
         """
+        if live.state is not self.live.state:
+            free_model(self.live)
         self.live, self.loaded = live, clock()
         self.lister.replaced(ready)
         if reference is None:

@@ -18,6 +18,7 @@ from isthmus.log import logger
 from isthmus.service.lists.exposure import Exposure
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import Live, Top, clock
+from isthmus.service.lists.loading import free
 from isthmus.service.lists.pace import Pace
 from isthmus.service.lists.scoring import WIDE, Ask, one, room, wide, without_each
 from isthmus.service.settings import ServiceSettings
@@ -146,6 +147,7 @@ class Lister:
     def replaced(self, ready: Lister | None = None) -> None:
         """Begin anew after another model or more items came; ``ready`` has lists of that model, no others hold."""
         self._cold.clear()
+        free(self._kept)
         self._kept = OrderedDict() if ready is None else ready._kept.copy()
         self.warm(self.lately(self._live()))
         self.warm(self._live().state.linked)

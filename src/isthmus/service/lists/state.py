@@ -21,6 +21,8 @@ from isthmus.service.log.records import CONSENT, ERASE, EVENT, Entry, tombstone
 from isthmus.types import EVENT_WEIGHTS, EVENTS, Codes, Floats, Indices, Ints
 
 Account = tuple[str, str]
+#: Accounts taken in together: many at once would halt requests while a model is loaded beside another.
+STEP: Final = 2000
 _CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 
 
@@ -58,9 +60,11 @@ class State:
 
     def __init__(self, people: People, names: dict[Account, int], platforms: list[str], secret: bytes) -> None:
         self.names, self.platforms, self._secret = names, platforms, secret
-        columns = [people.accounts[name].to_list() for name in ("platform", "user", "person")]
-        self.accounts: dict[Account, int] = dict(zip(zip(*columns[:2], strict=True), columns[2], strict=True))
-        self._old = 1 + max(columns[2], default=-1)
+        self.accounts: dict[Account, int] = {}
+        for some in people.accounts.select("platform", "user", "person").iter_slices(STEP):
+            platforms_of, users, persons = (column.to_list() for column in some)
+            self.accounts.update(zip(zip(platforms_of, users, strict=True), persons, strict=True))
+        self._old = 1 + max(self.accounts.values(), default=-1)
         self._next = self._old
         self.linked: dict[int, list[Account]] = defaultdict(list)
         for account, number in self.accounts.items():

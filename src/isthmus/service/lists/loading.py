@@ -1,0 +1,71 @@
+"""Loading a model beside one that answers, and letting the old one go, without halting requests."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from isthmus.service.lists.live import Live
+
+#: Entries that are freed together, and seconds between two such steps.
+STEP: Final = 500
+PAUSE: Final = 0.001
+#: Seconds between two looks whether a model is still in use, and after which it is left to those who use it.
+LOOK: Final = 0.2
+PATIENCE: Final = 600.0
+
+
+class Emptied(Protocol):
+    """A mapping, as far as it is emptied."""
+
+    def __len__(self) -> int: ...
+    def popitem(self) -> object: ...  # noqa: D102
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector from its rounds, which would halt requests, while much is loaded."""
+    usual = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if usual:
+            gc.enable()
+
+
+def free(held: Emptied) -> None:
+    """Empty what nobody uses any longer, a little at a time, in a thread."""
+    if len(held):
+        threading.Thread(target=_empty, args=([held],), name="free", daemon=True).start()
+
+
+def free_model(live: Live) -> None:
+    """Free what a model knew of accounts and items as soon as nobody uses it: at once it would halt requests."""
+    owners = [live.state, live.shelf]
+    held: list[Emptied] = [live.state.accounts, live.state.linked, live.shelf.names]
+    threading.Thread(target=_wait, args=(weakref.ref(live), owners, held), name="free", daemon=True).start()
+
+
+def _wait(gone: weakref.ref[Live], owners: list[object], held: Sequence[Emptied]) -> None:
+    until = time.monotonic() + PATIENCE
+    while gone() is not None or any(sys.getrefcount(owners[n]) > 2 for n in range(len(owners))):  # here, and the call
+        if time.monotonic() > until:
+            return
+        time.sleep(LOOK)
+    _empty(held)
+
+
+def _empty(held: Sequence[Emptied]) -> None:
+    for one in held:
+        while len(one):
+            for _ in range(min(STEP, len(one))):
+                one.popitem()
+            time.sleep(PAUSE)
