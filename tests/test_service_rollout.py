@@ -156,7 +156,7 @@ def break_it(service: Service, how: str) -> None:
     canary = service.tenant().rollout.canary
     assert canary is not None
 
-    def score(histories: object) -> np.ndarray:
+    def score(histories: object, *_: object) -> np.ndarray:
         if how == "slow":
             time.sleep(0.3)
         if how == "fails":
@@ -255,7 +255,7 @@ def test_answers_are_the_same_bytes_with_a_shadow_whatever_it_does(
             await asyncio.sleep(0.02)
         assert 0 < shadow.overlaps / shadow.lists < 1, "another model lists otherwise"
 
-        def crash(histories: object) -> np.ndarray:
+        def crash(histories: object, *_: object) -> np.ndarray:
             raise MemoryError
 
         for scorer in shadow.live.scorers.values():
