@@ -162,7 +162,7 @@ def test_what_was_met_is_left_out_and_its_scores_are_those_of_the_blend() -> Non
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("names", [METHODS, ("popularity", "text")])
+@pytest.mark.parametrize("names", [METHODS, ("text",)])
 def test_new_items_join_and_are_found_by_their_text(names: tuple[str, ...]) -> None:
     known = data()
     whole = fitted(names)
