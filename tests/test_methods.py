@@ -127,6 +127,18 @@ def test_the_contract_finds_a_broken_promise(fault: str, message: str) -> None:
         check_method(kind, DATA)
 
 
+def test_events_of_other_domains_count_as_away_says_and_fade_by_themselves() -> None:
+    histories = Histories.of([[0, 7, 1, 8], [0, 1], [7, 8]])
+
+    def counted(**settings: float | bool) -> list[dict[int, float]]:
+        profile = make("tfidf", {"decay": 0.5, **settings}).fit(DATA).profile(histories).toarray()
+        return [{int(item): round(float(row[item]), 4) for item in np.flatnonzero(row)} for row in profile]
+
+    assert counted(away=0.1) == [{8: 1, 7: 0.5, 1: 0.1, 0: 0.05}, {1: 0.1, 0: 0.05}, {8: 1, 7: 0.5}]
+    assert counted(away=1.0)[0] == {8: 1, 1: 0.5, 7: 0.25, 0: 0.125}
+    assert counted(away=0.1, sources=False) == [{8: 1, 7: 0.5}, {}, {8: 1, 7: 0.5}]
+
+
 def test_examples_of_the_pages_run() -> None:
     known = {"MyMethod": Popularity, "data": DATA}
     for name, count in (("split.md", 1), ("methods.md", 2)):

@@ -73,7 +73,9 @@ def test_how_a_history_is_looked_at_is_chosen_in_the_other_domain() -> None:
     chosen = {method.name: method.settings for method in target.methods}
     data = training_data(scene().unseen, VALID, "source", scene().features)
     task = build_task(scene().unseen, VALID, "source")
-    reached = {decay: validate(make("tfidf", {"decay": decay}).fit(data), task) for decay in (0.5, 0.7, 0.9, 1.0)}
+    away = chosen["tfidf"]["away"]
+    decays = (0.5, 0.7, 0.9, 1.0)
+    reached = {decay: validate(make("tfidf", {"decay": decay, "away": away}).fit(data), task) for decay in decays}
     assert reached[chosen["tfidf"]["decay"]] == max(reached.values())  # type: ignore[index]
 
 

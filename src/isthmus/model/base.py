@@ -246,13 +246,23 @@ class Method(ABC):
         return float(self.settings[setting])
 
     def profile(self, histories: Histories) -> sparse.csr_array:
-        """Return what counts of each history: persons × items (B, N), newest events most (setting ``decay``)."""
-        seen = histories
-        if not self.settings.get("sources", True):
-            mask = np.zeros(self.n_items, dtype=bool)
-            mask[self.target] = True
-            seen = seen.keep(mask[seen.items])
-        return seen.matrix(self.n_items, decay=self.number("decay") if "decay" in self.settings else 1.0)
+        """Return what counts of each history: persons × items (B, N), newest events most (setting ``decay``).
+
+        Events of other domains count as the settings say: not at all without ``sources``, else ``away`` times as much;
+        then those of the target and the others fade apart, each by their own order.
+        """
+        decay = self.number("decay") if "decay" in self.settings else 1.0
+        away = float(self.settings.get("away", 1.0)) if self.settings.get("sources", True) else 0.0
+        if away == 1.0:
+            return histories.matrix(self.n_items, decay=decay)
+        inside = np.zeros(self.n_items, dtype=bool)
+        inside[self.target] = True
+        here = inside[histories.items]
+        own = histories.keep(here).matrix(self.n_items, decay=decay)
+        if away == 0.0 or here.all():
+            return own
+        others = histories.keep(~here).matrix(self.n_items, decay=decay)
+        return sparse.csr_array(own + others * np.float32(away))
 
 
 class ItemToItem(Method):

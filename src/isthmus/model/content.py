@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import ClassVar, Final, cast
 
 import numpy as np
 from scipy import sparse
@@ -14,14 +14,17 @@ from isthmus.errors import ArtefactError, InputError
 from isthmus.model.base import Features, Method, Settings, State, TrainingData
 from isthmus.types import Floats, Indices
 
+#: How much an event of another domain counts beside one of the target's.
+AWAY: Final = (1.0, 0.3, 0.1)
+
 
 class TfidfContent(Method):
     """Cosine of TF-IDF texts, summed over the history with decay; an item does not speak for itself."""
 
     name = "tfidf"
-    defaults: ClassVar[Settings] = {"decay": 0.7, "sources": True}
-    grid: ClassVar = {"sources": (True, False), "decay": (0.7, 0.5, 0.9, 1.0)}
-    reading = ("decay", "sources")
+    defaults: ClassVar[Settings] = {"decay": 0.7, "away": 1.0, "sources": True}
+    grid: ClassVar = {"away": AWAY, "sources": (True, False), "decay": (0.7, 0.5, 0.9, 1.0)}
+    reading = ("decay", "away", "sources")
     inductive = True
     text: sparse.csr_array
     itself: Floats
@@ -77,9 +80,9 @@ class TextContent(Method):
     """
 
     name = "text"
-    defaults: ClassVar[Settings] = {"decay": 0.7, "sources": True, "shrink": 0.0}
-    grid: ClassVar = {"sources": (True, False), "shrink": (0.0, 0.1), "decay": (0.7, 0.5, 0.9, 1.0)}
-    reading = ("decay", "sources")
+    defaults: ClassVar[Settings] = {"decay": 0.7, "away": 1.0, "sources": True, "shrink": 0.0}
+    grid: ClassVar = {"away": AWAY, "sources": (True, False), "shrink": (0.0, 0.1), "decay": (0.7, 0.5, 0.9, 1.0)}
+    reading = ("decay", "away", "sources")
     inductive = True
 
     def _fit(self, data: TrainingData, seed: int) -> None:  # noqa: ARG002

@@ -36,7 +36,7 @@ class TermContent(TfidfContent):
     """
 
     name = "terms"
-    defaults: ClassVar[Settings] = {"decay": 0.7, "sources": True}
+    defaults: ClassVar[Settings] = {"decay": 0.7, "away": 1.0, "sources": True}
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         if data.features.text is None:

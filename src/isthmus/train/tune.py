@@ -85,8 +85,8 @@ class Search:
         return best
 
     def _axes(self, method: Method) -> Iterator[tuple[str, tuple[Setting, ...]]]:
-        """Yield what can be tried: ``sources`` where there are other domains, times where they are dates."""
-        idle = {"sources"} if self.data.in_target.all() else set()
+        """Yield what can be tried: how other domains count where there are any, times where they are dates."""
+        idle = {"sources", "away"} if self.data.in_target.all() else set()
         idle |= set() if self.data.dated else set(method.dated)
         yield from ((setting, values) for setting, values in method.axes().items() if setting not in idle)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Final, cast
 
@@ -24,6 +25,8 @@ from isthmus.types import Indices
 
 #: The ground methods that read, and what must be asked for so that they take part.
 READERS: Final = {"tfidf": "tfidf", "text": "text", "terms": "tfidf"}
+#: How they look at a history.
+READING: Final = ("away", "decay")
 
 
 def is_unseen(split: Split, domain: str) -> bool:
@@ -95,11 +98,11 @@ def _serve(
     parts = [_Elsewhere(split, other, unseen, methods, settings) for other, methods in fitted.items()]
     if not parts:
         return chosen, np.full(len(names), 1 / len(names))
-    for name in names:
-        if "decay" in chosen[name]:
-            values = METHODS[name].grid["decay"]
-            reached = np.mean([part.decays(name, values) for part in parts], axis=0)
-            chosen[name]["decay"] = values[int(np.argmax(reached))]
+    for name, key in product(names, READING):
+        if key in chosen[name]:
+            values = METHODS[name].grid[key]
+            reached = np.mean([part.reached(name, chosen[name], (key, values)) for part in parts], axis=0)
+            chosen[name][key] = values[int(np.argmax(reached))]
     ground = [name for name in names if name not in CARRIERS]
     row = np.zeros(len(names))
     for part in parts:
@@ -111,7 +114,7 @@ def _serve(
 def _start(name: str, settings: FitSettings) -> Settings:
     """Return the settings to begin with: a carrier stays as it was pre-trained."""
     if name not in CARRIERS:
-        return {"decay": METHODS[name].defaults["decay"]}
+        return {key: METHODS[name].defaults[key] for key in READING}
     return {"start": settings.settings[name]["start"], "epochs": 0, **({"ids": False} if name == "sequence" else {})}
 
 
@@ -149,9 +152,10 @@ class _Elsewhere:
             item_groups={**task.item_groups, "new item": np.zeros(task.items.size, dtype=bool)},
         )
 
-    def decays(self, name: str, values: Sequence[Setting]) -> Doubles:
-        """Return the validation NDCG@10 of a method at each decay, as a share of the best."""
-        reached = np.array([validate(self._read(name, {"decay": value}), self.task) for value in values])
+    def reached(self, name: str, chosen: Settings, tried: tuple[str, Sequence[Setting]]) -> Doubles:
+        """Return the validation NDCG@10 of a method with each value of a setting, as a share of the best."""
+        key, values = tried
+        reached = np.array([validate(self._read(name, {**chosen, key: value}), self.task) for value in values])
         return reached / max(float(reached.max()), 1e-9)
 
     def weights(self, names: Sequence[str], trusted: Sequence[str], chosen: dict[str, Settings]) -> Doubles:
