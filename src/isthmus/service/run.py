@@ -24,9 +24,6 @@ from isthmus.service.settings import ServiceSettings
 #: Seconds without a request after which a service that drains stops to listen, and seconds after which it does so
 #: anyhow: a connection that is closed while a request is on its way fails that request.
 SETTLE: Final = (0.5, 4.0)
-#: Seconds a thread may go on while another one waits for its turn: requests take a few turns each, and Python's usual
-#: 5 ms a turn would add up while models are loaded or lists scored beside them.
-TURN: Final = 0.0005
 
 
 class _Server(uvicorn.Server):
@@ -69,7 +66,6 @@ def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> 
     except BaseException:
         listener.close()
         raise
-    sys.setswitchinterval(TURN)
     gc.freeze()  # the collector need not look at what was loaded: its rounds would halt requests for long
     _log_json(verbose=log_all)
     config = uvicorn.Config(

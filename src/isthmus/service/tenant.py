@@ -18,7 +18,7 @@ from isthmus.recommender import Recommender
 from isthmus.service.lists.items import TEXTS, Account
 from isthmus.service.lists.lister import Lister
 from isthmus.service.lists.live import Live, LiveRules, Version, clock
-from isthmus.service.lists.loading import free_model, uncollected
+from isthmus.service.lists.loading import beside_requests, free_model
 from isthmus.service.log.base import Place
 from isthmus.service.log.opening import open_log
 from isthmus.service.log.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
@@ -310,7 +310,7 @@ class Tenant:
         """
         async with self.changing:
             pointer = self.models.back() if name is None else self.models.activated(name)
-            with uncollected():
+            with beside_requests():
                 opened, version = await asyncio.to_thread(self.models.open, pointer.active)
                 if version == self.live.version:
                     await self.let_answer(self.live, pointer)
