@@ -29,7 +29,7 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium; the test is skipped where it or Playwright is absent."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from tests.small_console import RULES, Watched, console
 from tests.small_service import models
-from tests.test_console import browser  # noqa: F401
 
 pytestmark = pytest.mark.browser
 PAYLOADS = Path(__file__).with_name("hostile.txt").read_text(encoding="utf-8").splitlines()

@@ -90,6 +90,7 @@ Knob: TypeAlias = Range | Choice
 
 _SOURCES: Final = Choice((True, False))
 _DECAY: Final = Range(0.3, 1.0)
+_AWAY: Final = Range(0.03, 1.0, log=True)
 _HALF_LIFE: Final = Range(1.0, 1000.0, log=True, off=True)
 _DIM: Final = Range(8, 256, log=True)
 
@@ -107,7 +108,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "decay": _DECAY,
         "sources": _SOURCES,
     },
-    "tfidf": {"decay": _DECAY, "sources": _SOURCES},
+    "tfidf": {"decay": _DECAY, "away": _AWAY, "sources": _SOURCES},
     "graph": {"learned": Choice((True, False)), "norm": Range(0.0, 1.0), "decay": _DECAY, "sources": _SOURCES},
     "image": {"shrink": Range(0.0, 1.0), "decay": _DECAY, "sources": _SOURCES},
     "told": {"shrink": Range(0.0, 1.0), "decay": _DECAY, "sources": _SOURCES},
@@ -116,7 +117,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "decay": _DECAY,
         "sources": _SOURCES,
     },
-    "text": {"shrink": Range(0.0, 0.9), "decay": _DECAY, "sources": _SOURCES},
+    "text": {"shrink": Range(0.0, 0.9), "decay": _DECAY, "away": _AWAY, "sources": _SOURCES},
     "aligned": {
         "l2": Range(0.3, 100.0, log=True),
         "share": Range(0.0, 1.0),
@@ -155,7 +156,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "decay": _DECAY,
         "sources": _SOURCES,
     },
-    "terms": {"decay": _DECAY, "sources": _SOURCES},
+    "terms": {"decay": _DECAY, "away": _AWAY, "sources": _SOURCES},
     "bpr": {"dim": _DIM, "iterations": Range(10, 200, log=True), "decay": _DECAY, "sources": _SOURCES},
     "bridge": {
         "kind": Choice(("ridge", "meta")),
