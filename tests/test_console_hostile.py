@@ -65,7 +65,7 @@ def report(folder: Path, model: str) -> Path:
     return place
 
 
-def test_hostile_titles_labels_and_ids_run_nothing(browser, tmp_path: Path) -> None:  # noqa: F811
+def test_hostile_titles_labels_and_ids_run_nothing(browser, tmp_path: Path) -> None:
     assert len(set(PAYLOADS)) == 60
     folder = tmp_path / "models"
     for name in ("first", MODEL):
@@ -142,7 +142,7 @@ def test_hostile_titles_labels_and_ids_run_nothing(browser, tmp_path: Path) -> N
         watched.close()
 
 
-def test_the_watch_sees_a_script_where_one_would_run(browser, tmp_path: Path) -> None:  # noqa: F811
+def test_the_watch_sees_a_script_where_one_would_run(browser, tmp_path: Path) -> None:
     """Without the policy and with markup made of text, the same payloads do run: the test above can fail."""
     page = browser.new_page()
     page.set_content("<main></main>")
