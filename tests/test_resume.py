@@ -170,6 +170,7 @@ def test_a_damaged_checkpoint_is_left_out_for_the_one_before(tmp_path: Path, cap
 def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-00000012.part-99").mkdir()
     (tmp_path / ".weights-00000012.safetensors.part-99").write_text("x")
+    (tmp_path / ".tmppwmjBU").write_text("x")
     (tmp_path / ".mine").write_text("x")
     train(tiny(), TinyBatches(), replace(FULL, steps=2), folder=tmp_path)
     assert names(tmp_path) == [".mine", "log.json"]

@@ -174,8 +174,11 @@ TestForbidden = Forbidding.TestCase
 TestForbidden.settings = RUNS
 
 
-def test_a_list_that_was_being_made_is_not_kept_when_its_use_was_forbidden(tmp_path: Path) -> None:
+def test_a_list_that_was_being_made_is_not_kept_when_its_use_was_forbidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     who = both()["south"]
+    monkeypatch.setattr("isthmus.service.lists.lister.QUICK", 0.0)  # in the thread, so that something can happen meanwhile
 
     async def test(client: httpx.AsyncClient, service: Service) -> None:
         live, lister = service.tenant().live, service.tenant().lister
@@ -183,10 +186,10 @@ def test_a_list_that_was_being_made_is_not_kept_when_its_use_was_forbidden(tmp_p
         inside, asked = asyncio.Event(), {"persons": [who], "target": "target"}
         loop, held = asyncio.get_running_loop(), live.scorer("target").score
 
-        def slow(histories: object) -> object:
+        def slow(*asked: object) -> object:
             loop.call_soon_threadsafe(inside.set)
             asyncio.run_coroutine_threadsafe(said_it.wait(), loop).result(10)
-            return held(histories)  # type: ignore[arg-type]
+            return held(*asked)  # type: ignore[arg-type]
 
         said_it = asyncio.Event()
         live.scorer("target").score = slow  # type: ignore[assignment,method-assign]

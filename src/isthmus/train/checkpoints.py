@@ -30,7 +30,8 @@ from isthmus.train.weights import Weights, fingerprint
 KEEP: Final = 2
 #: Keys of a model's configuration that do not change what it learns.
 _FREE_KEYS: Final = ("_name_or_path", "transformers_version", "use_cache")
-_PART: Final = re.compile(r"\.(checkpoint|weights)-\d+.*\.part-\d+")
+#: Half written: by us, or by safetensors, which writes to ``.tmp`` and six random characters before it renames.
+_PART: Final = re.compile(r"\.(checkpoint|weights)-\d+.*\.part-\d+|\.tmp[A-Za-z0-9]{6}")
 
 
 @dataclass
