@@ -178,7 +178,8 @@ def test_a_list_that_was_being_made_is_not_kept_when_its_use_was_forbidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     who = both()["south"]
-    monkeypatch.setattr("isthmus.service.lists.lister.QUICK", 0.0)  # in the thread, so that something can happen meanwhile
+    # Scored in the thread, so that something can happen meanwhile.
+    monkeypatch.setattr("isthmus.service.lists.lister.QUICK", 0.0)
 
     async def test(client: httpx.AsyncClient, service: Service) -> None:
         live, lister = service.tenant().live, service.tenant().lister
