@@ -11,7 +11,8 @@ import pytest
 
 from isthmus.service.core import Service
 from isthmus.service.lists import lister as lists
-from isthmus.service.lists import scoring
+from isthmus.service.lists import reading, scoring
+from isthmus.service.lists.live import Live
 from isthmus.service.lists.scoring import Ask
 from small_service import account, models, served
 
@@ -100,3 +101,35 @@ def test_quick_lists_are_scored_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         assert not (await ask(client, 1))["degraded"]
 
     served(tmp_path, test)
+
+
+def test_the_first_lists_of_a_service_are_as_good_as_the_next_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process does for the first time takes long, and texts are read only when lists are ready."""
+    seen, left, listers = set(), [], []
+    start = lists.Lister.start
+
+    def started(lister: lists.Lister) -> None:
+        listers.append(lister)
+        start(lister)
+
+    def slow_at_first(live: Live, domain: str, *more: object) -> object:
+        time.sleep(0.0 if domain in seen else 0.4)
+        seen.add(domain)
+        return scoring.wide(live, domain, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lists, "wide", slow_at_first)
+    monkeypatch.setattr(lists.Lister, "start", started)
+    monkeypatch.setattr(reading, "_read", lambda _: left.append(listers[0].cold))
+
+    async def test(client: Client, _: Service) -> None:
+        said = (await client.post("/v1/recommend", json={"persons": [account()], "k": 5})).json()
+        assert (said["degraded"], len(said["lists"])) == (False, 2)
+        for _ in range(200):
+            if left:
+                break
+            await asyncio.sleep(0.05)
+        assert left == [0]
+
+    served(tmp_path, test, deadline=0.25, warm=True)

@@ -150,7 +150,7 @@ class Service:
         for tenant in self.tenants.values():
             tenant.rollout.figures = figures
             tenant.noted = partial(self.note, tenant.name, "service")
-            tenant.start()
+            await tenant.start()
             logger.info("tenant %s: model %s (%s)", tenant.name, *vars(tenant.live.version).values())
         self.patrol.start()
 

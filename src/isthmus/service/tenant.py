@@ -19,6 +19,7 @@ from isthmus.service.lists.items import TEXTS, Account
 from isthmus.service.lists.lister import Lister
 from isthmus.service.lists.live import Live, LiveRules, Version, clock
 from isthmus.service.lists.loading import beside_requests, free_model
+from isthmus.service.lists.reading import read_first
 from isthmus.service.log.base import Place
 from isthmus.service.log.opening import open_log
 from isthmus.service.log.records import ERASE, ITEM, REMOVE, Entry, Receipt, Record
@@ -141,17 +142,19 @@ class Tenant:
             said = f"cannot be served: {type(error).__name__}"
             raise ArtefactError(said, where=version.name, fix="fit it again") from error
 
-    def start(self) -> None:
-        """Begin to score, and make ready to read texts: the first one would take seconds."""
+    async def start(self) -> None:
+        """Begin to score; when this returns the first list is as quick as the next ones."""
         self.lister.start()
+        await self.lister.rehearse()
         self.rollout.start()
         self.upkeep.start()
-        self._reading = asyncio.create_task(asyncio.to_thread(_read_something, self.live.base))
+        self._reading = asyncio.create_task(read_first(self.live.base, lambda: self.lister.cold))
 
     async def stop(self) -> None:
         """Write what waits, end scoring, let go of the files."""
         if self._reading is not None:
-            await self._reading
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.upkeep.stop()
         await self.rollout.stop()
@@ -380,13 +383,6 @@ class Tenant:
 def _heard(landed: asyncio.Future[Receipt]) -> None:
     """Take note of an outcome that nobody waits for any longer."""
     landed.exception()
-
-
-def _read_something(model: Recommender) -> None:
-    try:
-        model.content.readers.read(model.items.head(1))
-    except Exception:
-        logger.exception("texts of new items cannot be read")
 
 
 def _item(name: Account, body: str) -> Entry:
