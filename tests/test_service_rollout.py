@@ -13,12 +13,15 @@ import pytest
 from tests.small_models import GOOD, accounts, active, ask, save, serving, with_weights, without_domain
 from tests.tiers import count
 
+from isthmus.data.sequences import Histories
+from isthmus.recommender.serving import Scorer
 from isthmus.service.core import Service
 from isthmus.service.lists.live import Live, LiveRules, Version
 from isthmus.service.rollout import shadow as shadow_of
 from isthmus.service.rollout.arm import Canary
 from isthmus.service.rollout.pointer import Trial
 from isthmus.service.settings import ServiceSettings
+from isthmus.types import Floats
 
 Client = httpx.AsyncClient
 Test = Callable[[Client, Service], Awaitable[None]]
@@ -156,15 +159,21 @@ def break_it(service: Service, how: str) -> None:
     canary = service.tenant().rollout.canary
     assert canary is not None
 
-    def score(histories: object, *_: object) -> np.ndarray:
-        if how == "slow":
-            time.sleep(0.3)
-        if how == "fails":
-            raise MemoryError
-        return np.full((len(histories), scorer.items.size), -np.inf, np.float32)  # type: ignore[arg-type]
+    def broken(scorer: Scorer) -> Callable[..., Floats]:
+        sound = scorer.score
+
+        def score(histories: Histories, *asked: object) -> Floats:
+            if how == "slow":
+                time.sleep(0.3)
+                return sound(histories, *asked)
+            if how == "fails":
+                raise MemoryError
+            return np.full((len(histories), scorer.items.size), -np.inf, np.float32)
+
+        return score
 
     for scorer in canary.live.scorers.values():
-        scorer.score = score  # type: ignore[method-assign]
+        scorer.score = broken(scorer)  # type: ignore[method-assign]
     canary.lister.replaced()
 
 
