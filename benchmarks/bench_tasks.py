@@ -3,7 +3,8 @@
     ISTHMUS_DATA=... python benchmarks/bench_tasks.py --out benchmarks/reports/NAME [--from MODEL] [SET ...]
 
 Writes SET.json (all figures) for each set, and README.md of the folder from all JSON files there; prints one JSON
-object. With ``--from`` a model that ``isthmus pretrain`` wrote takes part. No title and no id of the data enters.
+object. With ``--from`` a model that ``isthmus pretrain`` wrote takes part, the language model it reads with beside it,
+and the file is SET-transfer-STRATEGY.json. No title and no id of the data enters.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import argparse
 import json
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import polars as pl
 
 import isthmus as im
@@ -48,6 +51,33 @@ CLASSES = {
 }
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What is carried over: a pre-trained model, what of it is trained on, and for how long; or nothing."""
+
+    start: Path | None = None
+    strategy: str = "frozen"
+    epochs: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """What the file of a set is called by, after the name of the set."""
+        return f"-transfer-{self.strategy}" if self.start else ""
+
+    @property
+    def told(self) -> dict[str, object]:
+        """Where the model comes from, and what was done with it."""
+        if self.start is None:
+            return {}
+        card = json.loads((self.start / "isthmus.json").read_text(encoding="utf-8"))
+        return {
+            "domains": [f"{row['domain']} ({row['corpus']})" for row in card["domains"]],
+            "events": card["events"],
+            "strategy": self.strategy,
+            "epochs": self.epochs,
+        }
+
+
 def met_only(corpus: im.Corpus) -> im.Corpus:
     """Return the corpus without items that nobody met: thousands of them would only be read."""
     items = corpus.items.join(corpus.events, on=["platform", "item"], how="semi", maintain_order="left")
@@ -56,17 +86,29 @@ def met_only(corpus: im.Corpus) -> im.Corpus:
     return im.Corpus.from_tables(tables, name=corpus.name, notes=notes)
 
 
-def ratings(name: str, folder: Path, start: Path | None) -> dict[str, object]:
+def ratings(name: str, folder: Path, carried: Carried) -> dict[str, object]:
     spec, domain, protocol, read, points = RATINGS[name]
     corpus = import_corpus(HERE.parent / "configs" / f"{spec}.toml", folder / name)
     split = im.Split.make(met_only(corpus), protocol=protocol)
     begun = time.process_time()
-    fitted = rate(split, RateSettings(domain, start, read=read))
+    read = read or carried.start is not None
+    fitted = rate(split, RateSettings(domain, carried.start, carried.strategy, epochs=carried.epochs, read=read))
     said = rating_report(fitted).data
-    return {**said, "points": points, "cpu_seconds": round(time.process_time() - begun, 1)}
+    stack = fitted.stack
+    told = [*stack.predictions.T, fitted.blend.predict(stack.predictions, stack.cohorts)]
+    valid = [float(np.mean((column - stack.truth) ** 2) ** 0.5) for column in told]
+    seconds = round(time.process_time() - begun, 1)
+    names = [*fitted.blend.models, "blend"]
+    return {
+        **said,
+        "points": points,
+        "cpu_seconds": seconds,
+        "carried": carried.told,
+        "valid": dict(zip(names, valid, strict=True)),
+    }
 
 
-def classes(name: str, folder: Path, start: Path | None) -> dict[str, object]:
+def classes(name: str, folder: Path, carried: Carried) -> dict[str, object]:
     spec, domain, label, read = CLASSES[name]
     corpus = import_corpus(HERE.parent / "configs" / f"{spec}.toml", folder / name)
     if corpus.events.height:
@@ -74,9 +116,12 @@ def classes(name: str, folder: Path, start: Path | None) -> dict[str, object]:
     split = open_items(folder / "met" if corpus.events.height else folder / name)
     how = LabelSettings(target=domain, **label)  # type: ignore[arg-type]
     begun = time.process_time()
-    fitted = classify(split, ClassifySettings(how, start=start, read=read))
+    read = read or carried.start is not None
+    fitted = classify(split, ClassifySettings(how, carried.start, carried.strategy, carried.epochs, read=read))
     said = class_report(fitted, data_card(split.corpus), how).data
-    return {**said, "cpu_seconds": round(time.process_time() - begun, 1)}
+    valid = {str(line["model"]): line["accuracy"] for line in fitted.log}
+    seconds = round(time.process_time() - begun, 1)
+    return {**said, "cpu_seconds": seconds, "carried": carried.told, "valid": valid}
 
 
 def markdown(folder: Path) -> str:
@@ -101,19 +146,33 @@ def head(name: str, data: dict) -> list[str]:
         f"{found} Data `{str(card['fingerprint'])[:12]}` ({card['persons']:,} persons, {card['events']:,} events, "
         f"{sum(card['items'].values()):,} items); {data['cpu_seconds']:.0f} s of one core; {data['created']}.",
         "",
+        *origin(data.get("carried")),
+    ]
+
+
+def origin(carried: dict | None) -> list[str]:
+    """Return where the model that was carried over comes from."""
+    if not carried:
+        return []
+    epochs = "" if carried["epochs"] is None else f" for at most {carried['epochs']:g} epochs"
+    return [
+        f"Carried over: a sequence model of {', '.join(carried['domains'])} ({carried['events']:,} events), "
+        f"strategy `{carried['strategy']}`{epochs}.",
+        "",
     ]
 
 
 def rating_table(name: str, data: dict) -> list[str]:
     errors = pl.DataFrame(data["errors"])
-    points = data["points"]
+    points, valid = data["points"], data.get("valid", {})
     tests = {(row["slice"], row["system"]): row for row in data["tests"]}
     lines = [
         *head(name, data),
         f"Errors in points of the data's own scale ({points:g} from lowest to highest).",
         "",
-        "| system | MAE | RMSE [95 %] | R² [95 %] | MSE: blend − system, p (Holm) |",
-        "|---|---|---|---|---|",
+        f"| system |{' RMSE on valid |' if valid else ''} MAE | RMSE [95 %] | R² [95 %] "
+        "| MSE: blend − system, p (Holm) |",
+        "|---" * (6 if valid else 5) + "|",
     ]
     whole = errors.filter(pl.col("slice") == "all")
     for (system,), part in whole.group_by("system", maintain_order=True):
@@ -123,7 +182,8 @@ def rating_table(name: str, data: dict) -> list[str]:
             interval(*(row[m][k] * f for k in ("value", "low", "high"))) for m, f in (("rmse", points), ("r2", 1))
         )
         against = f"{test['difference'] * points**2:+.4f}, {test['p_holm']:.3f}" if test else ""
-        lines.append(f"| {system} | {row['mae']['value'] * points:.4f} | {rmse} | {r2} | {against} |")
+        chosen = f" {valid[system] * points:.4f} |" if valid else ""
+        lines.append(f"| {system} |{chosen} {row['mae']['value'] * points:.4f} | {rmse} | {r2} | {against} |")
     systems = whole["system"].unique(maintain_order=True).to_list()
     lines += ["", f"| RMSE by slice | n | {' | '.join(systems)} |", "|---" * (len(systems) + 2) + "|"]
     for (where, n), part in errors.filter((pl.col("metric") == "rmse") & (pl.col("slice") != "all")).group_by(
@@ -138,12 +198,13 @@ def rating_table(name: str, data: dict) -> list[str]:
 
 
 def class_table(name: str, data: dict) -> list[str]:
-    errors = pl.DataFrame(data["errors"])
+    errors, valid = pl.DataFrame(data["errors"]), data.get("valid", {})
     tests = {row["system"]: row for row in data["tests"]}
     lines = [
         *head(name, data),
-        "| system | accuracy [95 %] | macro P | macro R | macro F1 [95 %] | accuracy: blend − system, p (Holm) |",
-        "|---|---|---|---|---|---|",
+        f"| system |{' on valid |' if valid else ''} accuracy [95 %] | macro P | macro R | macro F1 [95 %] "
+        "| accuracy: blend − system, p (Holm) |",
+        "|---" * (7 if valid else 6) + "|",
     ]
     for (system,), part in errors.filter(pl.col("class") == "all").group_by("system", maintain_order=True):
         row = {r["metric"]: r for r in part.to_dicts()}
@@ -151,7 +212,8 @@ def class_table(name: str, data: dict) -> list[str]:
         test = tests.get(system)
         against = f"{test['difference']:+.3f}, {test['p_holm']:.3f}" if test else ""
         middle = f"{row['precision']['value']:.3f} | {row['recall']['value']:.3f}"
-        lines.append(f"| {system} | {cells[0]} | {middle} | {cells[1]} | {against} |")
+        chosen = "" if not valid else f" {valid[system]:.3f} |" if system in valid else " |"
+        lines.append(f"| {system} |{chosen} {cells[0]} | {middle} | {cells[1]} | {against} |")
     lines += ["", "| class, of the blend | n | precision | recall | F1 [95 %] |", "|---|---|---|---|---|"]
     each = errors.filter((pl.col("class") != "all") & (pl.col("system") == "blend")).sort("n", descending=True)
     for (label, n), part in each.group_by("class", "n", maintain_order=True):
@@ -166,14 +228,16 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=[*RATINGS, *CLASSES])
     parser.add_argument("--out", type=Path, default=Path("out/tasks"))
     parser.add_argument("--from", dest="start", type=Path)
+    parser.add_argument("--strategy", default="frozen", help="what of the model of --from is trained on")
+    parser.add_argument("--epochs", type=float, help="of that, at most")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     options.out.mkdir(parents=True, exist_ok=True)
-    told = {}
+    told, carried = {}, Carried(options.start, options.strategy, options.epochs)
     for name in options.sets:
         with TemporaryDirectory() as folder:
-            data = (ratings if name in RATINGS else classes)(name, Path(folder), options.start)
-        file = f"{name}-transfer" if options.start else name
+            data = (ratings if name in RATINGS else classes)(name, Path(folder), carried)
+        file = name + carried.mark
         (options.out / f"{file}.json").write_text(
             json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
