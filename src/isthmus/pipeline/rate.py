@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -21,15 +20,10 @@ from isthmus.model.rating_blend import RatingBlend, Stack, as_chances, learn_ble
 from isthmus.model.rating_content import ContentRatings, FactorRatings
 from isthmus.model.rating_knn import ResidualKnn
 from isthmus.pipeline.rate_data import Question, RatingTask, item_contents
+from isthmus.pipeline.rate_head import CarriedHead
 from isthmus.pipeline.rater import Rater
 from isthmus.split.temporal import TEST, VALID, Split
-from isthmus.types import Bools, Floats, Ints
-
-if TYPE_CHECKING:
-    from isthmus.transfer.adapted import Adapted
-
-#: People that a rating head reads at a time.
-BLOCK: Final = 256
+from isthmus.types import Bools, Floats
 
 Chosen: TypeAlias = dict[str, float]
 
@@ -97,7 +91,7 @@ class FittedRatings:
         Where it was learned.
     models : list of RatingModel
         Fitted, in the order of the blend; a rating head, if there is one, comes after them.
-    head : Adapted or None
+    head : CarriedHead or None
         The rating head.
     blend : RatingBlend
         Its weights.
@@ -111,7 +105,7 @@ class FittedRatings:
 
     task: RatingTask
     models: list[RatingModel]
-    head: Adapted | None
+    head: CarriedHead | None
     blend: RatingBlend
     known: Ratings
     taught: Ratings
@@ -125,7 +119,8 @@ class FittedRatings:
         persons = pl.DataFrame({"person": corpus.persons}).with_row_index("who")
         accounts = corpus.identities.join(persons, on="person").select("platform", "user", "who")
         items = corpus.items.select("platform", "item", "domain")
-        head = None if self.head is None else partial(head_ratings, self.head, self.task, TEST)
+        bias = next(model for model in self.models if isinstance(model, Bias))
+        head = None if self.head is None else partial(self.head.ratings, TEST, bias)
         return Rater(self.task.domain, self.models, self.blend, self.known, self.taught, accounts, items, head)
 
     def judged(self, question: Question) -> Rated:
@@ -173,13 +168,13 @@ def rate(split: Split, settings: RateSettings, *, contents: Mapping[str, Floats]
     if task.has_more:
         task = _with_or_without_sources(task, contents)
     makers, log, told = _tune(task, contents, settings.seed)
-    head = None if settings.start is None else _head(split, settings)
-    question = task.asked(VALID)
+    question, taught = task.asked(VALID), task.taught(VALID)
+    bias = Bias(next(choice.settings for choice in log if choice.model == Bias.name)).fit(taught)
+    head = None if settings.start is None else _head(task, settings, bias)
     names = [choice.model for choice in log]
     if head is not None:
-        told.append(head_ratings(head, task, VALID, question.persons, question.items))
+        told.append(head.ratings(VALID, bias, question.persons, question.items))
         names.append("head")
-    taught = task.taught(VALID)
     cohorts = rating_cohorts(task.at_home(task.known(VALID)), taught, question.persons, question.items)
     stack = Stack(question.persons, question.truth, np.column_stack(told), cohorts)
     blend = learn_blend(names, stack, task.at_home(taught))
@@ -243,9 +238,9 @@ def _with_or_without_sources(task: RatingTask, contents: Mapping[str, Floats]) -
     return tried[int(np.argmin(errors))]
 
 
-def _head(split: Split, settings: RateSettings) -> Adapted:
+def _head(task: RatingTask, settings: RateSettings, bias: Bias) -> CarriedHead:
     """Return the rating head of the pre-trained model, learned from train; valid chooses the epoch."""
-    from isthmus.transfer.adapt import AdaptSettings, adapt
+    from isthmus.transfer.adapt import AdaptSettings
 
     assert settings.start is not None
     how = AdaptSettings(
@@ -256,21 +251,7 @@ def _head(split: Split, settings: RateSettings) -> Adapted:
         epochs=settings.epochs,
         seed=settings.seed,
     )
-    with TemporaryDirectory() as folder:
-        return adapt(settings.start, split, how, Path(folder) / "adapted")
-
-
-def head_ratings(head: Adapted, task: RatingTask, part: int, persons: Ints, items: Ints) -> Doubles:
-    """Return what a rating head says of each pair, given what may be known before ``part``, (n,)."""
-    asked, rows = np.unique(persons, return_inverse=True)
-    histories = task.histories(part, asked)
-    columns = np.searchsorted(head.scene.target, items)
-    found = np.zeros(items.size)
-    for start in range(0, asked.size, BLOCK):
-        some = np.flatnonzero((rows >= start) & (rows < start + BLOCK))
-        table = head.predict(histories.take(np.arange(start, min(start + BLOCK, asked.size))))
-        found[some] = table[rows[some] - start, columns[some]]
-    return found
+    return CarriedHead.learn(settings.start, task, how, bias)
 
 
 def pairs_of_test(fitted: FittedRatings) -> pl.DataFrame:

@@ -48,8 +48,9 @@ RATES: Final = {
 }
 #: Examples of a batch: events for the sequence carrier.
 SIZES: Final = {"sequence": 2048, "language": 32}
-#: Evaluations without a better metric after which training stops.
-PATIENCE: Final = 3
+#: Evaluations without a better metric after which training stops, by whether the head is that of classes: there an
+#: epoch is a few steps.
+PATIENCE: Final = {False: 3, True: 12}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class AdaptSettings:
         return LoopSettings(
             epochs=EPOCHS[carrier, classes] if self.epochs is None else self.epochs,
             learning_rate=RATES[carrier, wide] if self.learning_rate is None else self.learning_rate,
-            patience=PATIENCE,
+            patience=PATIENCE[classes],
             seed=self.seed,
             track=self.track,
             name=f"adapt to {self.target}",
