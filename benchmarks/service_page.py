@@ -182,6 +182,8 @@ def _overload(part: dict) -> list[str]:
         ("p99 of the rest, ms", "rest_p99_ms", ",.0f"),
         ("p99 at half the peak before, ms", "calm_p99_ms", ",.1f"),
         ("as before again after, s", "recovered_s", ".1f"),
+        ("cores the service kept busy", "server_cores", ".2f"),
+        ("cores the generator kept busy", "generator_cores", ".2f"),
         ("memory before, MB", "memory_before_mb", ",.0f"),
         ("memory at most, MB", "memory_most_mb", ",.0f"),
     ]
@@ -196,6 +198,7 @@ def _overload(part: dict) -> list[str]:
         *(
             "| " + " | ".join([said, *(format(part[name][key], form) for name in names)]) + " |"
             for said, key, form in rows
+            if key in part[names[0]]
         ),
     ]
 

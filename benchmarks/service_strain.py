@@ -36,7 +36,9 @@ def _flooded(server: Server, make: Make, seconds: float) -> dict[str, float]:
     calm = asyncio.run(load(server.port, make, Load(seconds, peak.per_second / 2)))
     before, most = server.memory, [0]
     with _watched(lambda: most.append(server.memory)):
+        cpu, own = server.cpu, time.process_time()
         flood = asyncio.run(load(server.port, make, Load(2 * seconds, TIMES * peak.per_second, 600)))
+        cpu, own = server.cpu - cpu, time.process_time() - own
         after = asyncio.run(load(server.port, make, Load(6.0, peak.per_second / 2)))
     refused = [status in (429, 503) for status in flood.status]
     return {
@@ -54,6 +56,8 @@ def _flooded(server: Server, make: Make, seconds: float) -> dict[str, float]:
         "rest_p99_ms": flood.ms(0.99, good=False),
         "calm_p99_ms": calm.ms(0.99),
         "recovered_s": _recovered(after, 2 * calm.ms(0.99) / 1000),
+        "server_cores": cpu / flood.seconds,
+        "generator_cores": own / flood.seconds,
         "memory_before_mb": before / 1e6,
         "memory_most_mb": max(most) / 1e6,
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from isthmus.service import changes
 from isthmus.service.core import Service
 from isthmus.service.lists import lister as lists
 from isthmus.service.lists import reading, scoring
@@ -133,3 +135,57 @@ def test_the_first_lists_of_a_service_are_as_good_as_the_next_ones(
         assert left == [0]
 
     served(tmp_path, test, deadline=0.25, warm=True)
+
+
+def test_an_older_list_less_what_may_not_be_listed_is_the_same_whether_its_beginning_is_enough_or_not(
+    tmp_path: Path,
+) -> None:
+    async def test(client: Client, service: Service) -> None:
+        live = service.tenant().live
+        top = live.popular("source")
+        gone = [live.shelf.ids[row] for row in top.rows[1:12].tolist()]
+        for name in gone:
+            assert (await client.delete(f"/v1/items/north:{name}")).status_code == 200
+        looked = 0
+        for number in (*range(12), None):
+            who = {"platform": "north", "user": "nobody"} if number is None else account(number)
+            person = live.state.person(**who)
+            seen = set(live.state.batch([person]).items.tolist())
+            for k, left_out in ((1, 0), (5, 2), (30, 0), (200, 3)):
+                names = [(live.shelf.platforms[row], live.shelf.ids[row]) for row in top.rows[:left_out].tolist()]
+                ask = Ask((who["platform"], who["user"]), "source", k, left_out=frozenset(names))
+                barred = {live.shelf.names["north", name] for name in gone} | seen
+                wanted = [row for row in top.rows.tolist() if row not in barred]
+                found = ask.cut(scoring.unmet(live, ask, person, top)).rows.tolist()
+                assert found == [row for row in wanted if row not in ask.rows(live)][:k]
+                looked += 1
+            met = Ask((who["platform"], who["user"]), "source", 200, exclude_seen=False)
+            assert len(scoring.unmet(live, met, person, top).rows) == top.rows.size - len(gone)
+        assert looked == 52
+
+    served(tmp_path, test)
+
+
+def test_events_that_would_wait_long_for_the_disk_are_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "LONG", 0.2)
+
+    async def test(client: Client, service: Service) -> None:
+        log, go = service.tenant().log, threading.Event()
+        commit = log._commit  # type: ignore[attr-defined]
+        monkeypatch.setattr(log, "_commit", lambda jobs: (go.wait(20), commit(jobs))[1])
+        events = [{**account(), "item": "i", "event": "click", "id": str(n)} for n in range(40)]
+        few = asyncio.create_task(client.post("/v1/events", json={"events": events[:5]}))
+        await asyncio.sleep(0.3)
+        unread = {"content": b"{", "headers": {"content-type": "application/json"}}
+        assert (await client.post("/v1/events", **unread)).status_code == 400, "few wait: it is read"
+        many = asyncio.create_task(client.post("/v1/events", json={"events": events[5:]}))
+        await asyncio.sleep(0.1)
+        refused = await client.post("/v1/events", **unread)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        go.set()
+        assert [(await one).status_code for one in (few, many)] == [202, 202]
+        assert (await client.post("/v1/events", **unread)).status_code == 400
+
+    served(tmp_path, test, pending=100)

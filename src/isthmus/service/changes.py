@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from isthmus.errors import InputError, NotFoundError
 from isthmus.recommender.consents import ANY
@@ -18,11 +19,15 @@ from isthmus.service.lists.live import clock
 from isthmus.service.lock.gate import Caller
 from isthmus.service.log.records import EVENT, Entry, Record, content_id
 from isthmus.service.monitor import Monitor
+from isthmus.service.problems import BusyError
 from isthmus.service.rollout.trials import tried
 from isthmus.service.schemas import EventIn, EventsIn, ItemIn, ItemsIn
 from isthmus.service.tenant import Tenant
 from isthmus.types import EVENTS
 
+#: Share of the events that may wait for the disk, and age in seconds of the oldest write, above which more is refused.
+MUCH: Final = 0.1
+LONG: Final = 1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -39,6 +44,18 @@ def account_of(name: str, what: str = "person") -> Account:
     if not (platform and colon and rest):
         raise InputError(f"names no {what}", where="path", fix="write it as PLATFORM:ID, percent-encoded")
     return platform, rest
+
+
+def refuse_late(tenant: Tenant) -> None:
+    """Refuse events that would wait long for the disk: before they are read that costs little.
+
+    Raises
+    ------
+    BusyError
+        Much waits, and has for long.
+    """
+    if tenant.log.waiting > MUCH * tenant.settings.pending and tenant.writes.lag > LONG:
+        raise BusyError("too many events wait for the disk")
 
 
 async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: Monitor) -> dict[str, object]:

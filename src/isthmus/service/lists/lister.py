@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, TypeVar
 
-import numpy as np
-
 from isthmus.data.sequences import Histories
 from isthmus.errors import NotFoundError
 from isthmus.log import logger
@@ -20,7 +18,7 @@ from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import Live, Top, clock
 from isthmus.service.lists.loading import free
 from isthmus.service.lists.pace import Pace
-from isthmus.service.lists.scoring import WIDE, Ask, one, room, wide, without_each
+from isthmus.service.lists.scoring import WIDE, Ask, one, room, unmet, wide, without_each
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.watch.traces import step
 from isthmus.types import Floats
@@ -208,13 +206,18 @@ class Lister:
         same = kept.live is live and kept.edition == live.edition and kept.stamp == _stamp(live, person)
         return same and kept.until > clock()
 
-    async def answer(self, ask: Ask) -> Listed:
-        """Return the list: from the model if it is there within the deadline, else from a cheaper layer."""
+    def at_once(self, ask: Ask) -> Listed | None:
+        """Return the list that is ready, or a cheaper one where the model's would be late; None: it has to be made."""
         top = self.ready(ask)
         if top is not None:
             return Listed(top, "model")
-        if self._too_much():
-            return self._cheaper(ask)
+        return self._cheaper(ask) if self._too_much() else None
+
+    async def answer(self, ask: Ask) -> Listed:
+        """Return the list: from the model if it is there within the deadline, else from a cheaper layer."""
+        found = self.at_once(ask)
+        if found is not None:
+            return found
         done: asyncio.Future[Top] = asyncio.get_running_loop().create_future()
         self._jobs.append(_Job(ask, done))
         self._work.set()
@@ -263,13 +266,7 @@ class Lister:
         kept = self._kept.get((person, ask.domain))
         old = kept is not None and kept.live.shown is live.shown
         top = kept.top if kept is not None and old else live.popular(ask.domain)
-        allowed = live.shelf.listable(top.rows, clock())
-        keep = np.ones(top.rows.size, dtype=bool) if allowed is None else allowed
-        if ask.filters:
-            keep &= live.shelf.filtered(ask.filters)[top.rows]
-        if ask.exclude_seen:
-            keep &= ~np.isin(top.rows, live.state.batch([person]).items)
-        return Listed(ask.cut(top.keep(keep)), "cached" if old else "popular")
+        return Listed(ask.cut(unmet(live, ask, person, top)), "cached" if old else "popular")
 
     async def _serve(self) -> None:
         """Score what waits, a block at a time; in idle time make lists ready."""

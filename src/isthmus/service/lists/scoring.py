@@ -114,6 +114,26 @@ def one(live: Live, ask: Ask, asked: Asked) -> Top:
     return live.rank(ask.domain, asked, ask.k, sieve=sieve, exclude_seen=ask.exclude_seen, explore=how)[0]
 
 
+def unmet(live: Live, ask: Ask, person: int | None, top: Top) -> Top:
+    """Return as much as is asked for of a list made before, less what may not be listed; its beginning comes first."""
+    seen = live.state.met(person) if ask.exclude_seen else frozenset[int]()
+    enough, now = ask.k + len(ask.left_out), clock()
+    beginning = [] if ask.filters or ask.explore is not None else [enough + len(seen)]
+    kept = top
+    for length in (*beginning, top.rows.size):
+        rows = top.rows[:length]
+        keep = np.fromiter((row not in seen for row in rows.tolist()), bool, rows.size)
+        allowed = live.shelf.listable(rows, now)
+        if allowed is not None:
+            keep &= allowed
+        if ask.filters:
+            keep &= live.shelf.filtered(ask.filters)[rows]
+        kept = Top(rows[keep], top.scores[:length][keep], top.live)
+        if kept.rows.size >= enough:
+            break
+    return kept
+
+
 def alike(live: Live, domain: str, row: int, k: int) -> Top:
     """Return what goes best with an item: the list of somebody who met it alone, popularity aside."""
     history = Histories.of([[row]])

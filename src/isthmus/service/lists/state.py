@@ -224,6 +224,10 @@ class State:
         order = np.argsort(ts, kind="stable")
         return items[order], weights[order], ts[order], events[order]
 
+    def met(self, person: int | None) -> set[int]:
+        """Return the items of a person's history."""
+        return set(self._history(person)[0].tolist())
+
     def learned(self, person: int | None) -> list[tuple[int, int, int]]:
         """Return item row, time and event code of what the model knows of a person, less what was erased."""
         items, _, ts, events = self._learned(person)

@@ -195,10 +195,8 @@ def made_by(rollout: Rollout, listed: Live, else_by: tuple[Live, Lister]) -> tup
 
 
 async def _made(lister: Lister, asks: Sequence[Ask]) -> list[Listed]:
-    """Return lists; those that are ready cost no task."""
-    ready = [lister.ready(ask) for ask in asks]
-    lacking = [ask for ask, top in zip(asks, ready, strict=True) if top is None]
-    if not lacking:
-        return [Listed(top, "model") for top in ready if top is not None]
-    found = iter(await asyncio.gather(*(lister.answer(ask) for ask in lacking)))
-    return [next(found) if top is None else Listed(top, "model") for top in ready]
+    """Return lists; those that are there at once cost no task."""
+    found = [lister.at_once(ask) for ask in asks]
+    lacking = [ask for ask, listed in zip(asks, found, strict=True) if listed is None]
+    made = iter(await asyncio.gather(*(lister.answer(ask) for ask in lacking)) if lacking else ())
+    return [next(made) if listed is None else listed for listed in found]

@@ -31,6 +31,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def events(request: Request) -> Response:
         """Take in events: the answer comes when they are on disk, and the next list counts them."""
         tenant, caller = caller_of(service, request)
+        changes.refuse_late(tenant)
         body = await read(request, EventsIn)
         if caller.quota:
             await service.spend(caller, "events", len(body.events))
