@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Features, Method, State, TrainingData
-from isthmus.model.blend import COHORTS, ENOUGH, Blend, gather, learn, standardise
+from isthmus.model.blend import COHORTS, Blend, standardise
+from isthmus.model.stacking import ENOUGH, gather, learn
 from isthmus.split.cohorts import person_cohorts
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats, Indices

@@ -10,7 +10,8 @@ from tests.carried import pretrained, scene
 from tests.test_blend import T, Table, informed, world
 
 from isthmus.evaluate.protocol import judge
-from isthmus.model.blend import COHORTS, learn
+from isthmus.model.blend import COHORTS
+from isthmus.model.stacking import learn
 from isthmus.recommender.facade import System
 from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import TEST
@@ -39,7 +40,7 @@ def test_a_carrier_that_knows_more_keeps_its_weight(seed: int) -> None:
 
 
 def test_noise_goes_and_what_helps_stays_where_they_come_together() -> None:
-    """One guard stands for all carriers: the ascent itself drops the noisy one."""
+    """One guard stands for all carriers: learning itself drops the noisy one."""
     task, wanted = world(400, seed=3)
     tables = {"ease": informed(wanted, 1.0, 3), "sequence": informed(wanted, 2.0, 4), "language": noise(400, 5)}
     blend = learn([Table(name, table) for name, table in tables.items()], task, guarded=CARRIERS)

@@ -13,7 +13,8 @@ from isthmus.evaluate.metrics import ndcg
 from isthmus.evaluate.ranks import Ranks
 from isthmus.model import voice
 from isthmus.model.base import TrainingData
-from isthmus.model.blend import COHORTS, Blend, learn
+from isthmus.model.blend import COHORTS, Blend
+from isthmus.model.stacking import learn
 from isthmus.model.voice import TOLERATED, give_voice
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats

@@ -10,7 +10,8 @@ import numpy as np
 
 from isthmus.evaluate.ranks import Doubles, top_k
 from isthmus.model.base import Method, TrainingData
-from isthmus.model.blend import Blend, Candidates, gather, merits, standardise
+from isthmus.model.blend import Blend, standardise
+from isthmus.model.stacking import Candidates, gather, merits
 from isthmus.rng import generator
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats

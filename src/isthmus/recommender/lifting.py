@@ -11,7 +11,7 @@ import numpy as np
 from isthmus.evaluate.metrics import ndcg
 from isthmus.evaluate.ranks import Doubles, Ranks
 from isthmus.files import Json
-from isthmus.model.blend import BAGS, standardise
+from isthmus.model.blend import standardise
 from isthmus.rng import generator
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats, Ints
@@ -20,6 +20,8 @@ from isthmus.types import Bools, Floats, Ints
 SHARES: Final = (0.1, 0.25, 0.5, 0.75, 0.95)
 #: Validation persons it takes to choose.
 NEEDED: Final = 30
+#: Cuts of them into two halves.
+CUTS: Final = 6
 #: Persons scored at a time.
 BLOCK: Final = 128
 
@@ -125,7 +127,7 @@ def chosen(table: Doubles, shares: Sequence[float] = SHARES, *, seed: int = 0) -
     if people < NEEDED:
         return Choice(0.0, people)
     rng, gained, times = generator(seed, "lifting"), np.zeros(people), np.zeros(people)
-    for _ in range(BAGS):
+    for _ in range(CUTS):
         order = rng.permutation(people)
         for mine, other in ((order[: people // 2], order[people // 2 :]), (order[people // 2 :], order[: people // 2])):
             best = int(table[:, mine].mean(axis=1).argmax())

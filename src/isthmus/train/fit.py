@@ -16,8 +16,9 @@ from isthmus.errors import InputError
 from isthmus.files import Json
 from isthmus.log import logger, progress
 from isthmus.model.base import Features, Hooks, Method, Settings, TrainingData
-from isthmus.model.blend import COHORTS, Blend, learn
+from isthmus.model.blend import COHORTS, Blend
 from isthmus.model.bridge import Bridge
+from isthmus.model.stacking import learn
 from isthmus.model.voice import give_voice
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task

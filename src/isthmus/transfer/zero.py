@@ -13,7 +13,8 @@ import numpy as np
 from isthmus.errors import InputError
 from isthmus.files import Json, read_json
 from isthmus.model.base import Doubles, Features, Method, Setting, Settings
-from isthmus.model.blend import COHORTS, Blend, learn
+from isthmus.model.blend import COHORTS, Blend
+from isthmus.model.stacking import learn
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.temporal import TEST, TRAIN, VALID, Split
 from isthmus.train.fit import FitSettings, Target, training_data
