@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from isthmus.data.sequences import Histories
 from isthmus.model.base import Features, Method, State, TrainingData
 from isthmus.model.blend import COHORTS, Blend, standardise
-from isthmus.model.stacking import ENOUGH, gather, learn
+from isthmus.model.stacking import ENOUGH, PENALTY, Candidates, gather, learn, likeliest, merits
 from isthmus.split.cohorts import person_cohorts
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats, Indices
@@ -212,3 +212,65 @@ def test_candidates_hold_the_best_of_every_method_without_what_was_seen() -> Non
     assert found.real.sum(axis=1).tolist() == [T - len({*asked.histories.take(np.array([b])).items}) for b in range(9)]
     np.testing.assert_array_equal(gather(methods, asked).scores, found.scores)
     assert found.ideal == pytest.approx(np.ones(9))
+
+
+def drawn(weights: Sequence[float], persons: int, seed: int) -> Candidates:
+    """Return candidates of persons who choose by a conditional logit with ``weights``."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(persons, 12, len(weights))).astype(np.float32)
+    real = rng.random((persons, 12)) < 0.8
+    real[:, 0] = True
+    totals = np.where(real, scores @ np.array(weights), -np.inf)
+    chances = np.exp(totals) / np.exp(totals).sum(axis=1, keepdims=True)
+    right = np.zeros((persons, 12), dtype=bool)
+    right[np.arange(persons), [rng.choice(12, p=row) for row in chances]] = True
+    scores[~real] = 0
+    return Candidates(scores, real, right, np.zeros_like(real), np.ones(persons, np.float32))
+
+
+def test_the_most_likely_weights_find_those_that_persons_chose_by() -> None:
+    assert likeliest(drawn((1.5, 0.5, 0.0), 4000, 1)) == pytest.approx([1.5, 0.5, 0.0], abs=0.12)
+
+
+def naive_loss(found: Candidates, weights: np.ndarray, near: np.ndarray) -> float:
+    losses = []
+    for row in np.flatnonzero((found.right & found.real).any(axis=1)):
+        real = found.real[row]
+        totals = found.scores[row, real].astype(np.float64) @ weights
+        losses.append(np.log(np.exp(totals).sum()) - totals[found.right[row, real]].mean())
+    return float(np.mean(losses) + PENALTY * ((weights - near) ** 2).sum())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 999), st.booleans())
+def test_no_weights_nearby_are_more_likely(seed: int, near_some: bool) -> None:
+    found = drawn((1.0, 0.0, 0.3), 40, seed)
+    start = np.array([0.2, 0.9, 0.4]) if near_some else None
+    near, best = np.zeros(3) if start is None else start, likeliest(found, start)
+    reached = naive_loss(found, best, near)
+    for step in np.random.default_rng(seed).normal(scale=0.05, size=(20, 3)):
+        assert naive_loss(found, np.maximum(best + step, 0), near) > reached - 1e-6
+
+
+def test_where_no_wish_is_among_the_candidates_the_start_stays() -> None:
+    found = drawn((1.0, 0.0), 5, 0)
+    nothing = Candidates(found.scores, found.real, np.zeros_like(found.right), found.new, found.ideal)
+    assert likeliest(nothing, np.array([0.7, 0.1])).tolist() == [0.7, 0.1]
+    assert likeliest(nothing) == pytest.approx([0.15, 0.15])
+
+
+def test_merit_is_taken_where_one_method_makes_the_lists() -> None:
+    """A method whose few hits are all at the top, beside one that places everything a little better than chance."""
+    task, wanted = world(900)
+    hits = np.random.default_rng(0).random(900) < 0.4
+    sharp = informed(wanted, 0.0, 1) * 0.2
+    sharp[hits, wanted[hits]] += 2
+    sharp[~hits, wanted[~hits]] -= 2
+    methods = [Table("sharp", sharp), Table("dull", informed(wanted, 0.5, 2))]
+    found = gather(methods, task)
+    weights = rows_of(learn(methods, task))[2]
+    alone = merits(found)
+    assert (
+        found.ndcg(found.scores @ weights.astype(np.float32))
+        >= found.ndcg(found.scores @ alone.astype(np.float32)) - 0.01
+    )
