@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.numpy import load, save_file
 from tests import bad_models
 from tests.pages import text_of
 from tests.small_models import active, save, serving, with_weights
@@ -28,7 +28,7 @@ from tests.tiers import count
 
 import isthmus as package
 from isthmus.errors import ArtefactError, InputError
-from isthmus.recommender import Recommender
+from isthmus.recommender import Recommender, closed
 from isthmus.service.rollout.models import Models
 from isthmus.service.rollout.signing import Trust, keygen, sign
 
@@ -297,3 +297,20 @@ def _verbs(url: str) -> None:
         done = isthmus("models", *words, "--url", url)
         assert done.code == code, (words, done.out, done.err)
         assert said in done.out + done.err, (words, done.out, done.err)
+
+
+def test_arrays_read_in_parts_are_the_arrays_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    kinds = (np.float32, np.float64, np.float16, np.int8, np.int32, np.int64, np.uint8, np.bool_)
+    shapes = ((), (0,), (1,), (7,), (50,), (0, 4), (5, 0), (17, 3), (4, 9, 2))
+    written = {
+        f"{n}-{m}": np.asarray(9 * rng.random(s)).astype(k) for n, k in enumerate(kinds) for m, s in enumerate(shapes)
+    }
+    save_file(written, tmp_path / "some.safetensors")
+    for step in (1, 64, closed.STEP):
+        monkeypatch.setattr(closed, "STEP", step)
+        found = closed.arrays_of(tmp_path / "some.safetensors")
+        assert found.keys() == written.keys()
+        for name, array in written.items():
+            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape), name
+            assert np.array_equal(found[name], array), name

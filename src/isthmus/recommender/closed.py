@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 from isthmus.errors import ArtefactError
 from isthmus.files import Json, json_text, sha256
@@ -18,6 +19,8 @@ from isthmus.files import Json, json_text, sha256
 KINDS: Final = (".json", ".parquet", ".safetensors")
 #: The name of the signature, where there is one; see :mod:`isthmus.service.rollout.signing`.
 SIGNATURE: Final = "signature.json"
+#: Bytes of an array that are read in one go, about: meanwhile no other thread has its turn.
+STEP: Final = 1 << 20
 _SEAL: Final = "sha256"
 _FIX: Final = "fit it again"
 
@@ -86,10 +89,27 @@ def arrays_of(file: Path) -> dict[str, np.ndarray]:
     ArtefactError
         A number in it is none.
     """
-    found = load_file(file)
+    with safe_open(file, framework="numpy") as opened:
+        found = {name: _array(opened, name) for name in opened.keys()}  # noqa: SIM118
     for name, array in found.items():
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise ArtefactError(f"'{name}' in {file.name} holds what is no number", where=file.parent, fix=_FIX)
+    return found
+
+
+def _array(opened: safe_open, name: str) -> np.ndarray:
+    """Return an array of an open file, read a part after the other."""
+    part = opened.get_slice(name)  # type: ignore[no-untyped-call]
+    shape = part.get_shape()
+    rows = max(STEP // (8 * max(math.prod(shape[1:]), 1)), 1)
+    if not math.prod(shape) or not shape or shape[0] <= rows:
+        whole: np.ndarray = opened.get_tensor(name)  # type: ignore[no-untyped-call]
+        return whole
+    first = part[:rows]
+    found = np.empty(shape, first.dtype)
+    found[:rows] = first
+    for start in range(rows, shape[0], rows):
+        found[start : start + rows] = part[start : min(start + rows, shape[0])]
     return found
 
 

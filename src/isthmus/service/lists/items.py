@@ -19,8 +19,8 @@ Account = tuple[str, str]
 _ALWAYS: Final = np.iinfo(np.int64).max
 #: Columns of an item's text as the log keeps them.
 TEXTS: Final = ("domain", "title", "text", "categories", "attributes", "lang", "available_from", "available_until")
-
-
+#: Items taken in together: many at once would halt requests, as no other thread has its turn meanwhile.
+STEP: Final = 2000
 #: Combinations of filters whose items are remembered.
 FILTERS: Final = 64
 
@@ -64,9 +64,11 @@ class Shelf:
         self.names: dict[Account, int] = {} if before is None else before.names.copy()
         self._json: dict[int, bytes] = {} if before is None else before._json.copy()
         old = len(self.ids)
-        self.platforms += table["platform"][old:].to_list()
-        self.ids += table["item"][old:].to_list()
-        self.names.update(zip(zip(self.platforms[old:], self.ids[old:], strict=True), count(old)))
+        for some in table.select("platform", "item")[old:].iter_slices(STEP):
+            platforms, ids = (column.to_list() for column in some)
+            self.names.update(zip(zip(platforms, ids, strict=True), count(len(self.ids))))
+            self.platforms += platforms
+            self.ids += ids
         self._from = _times(table["available_from"], 0)
         self._until = _times(table["available_until"], _ALWAYS)
         self._bounded = bool((self._from > 0).any() or (self._until < _ALWAYS).any())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Final, Literal, TypeVar
 
 from isthmus.data.sequences import Histories
@@ -98,6 +99,7 @@ class Lister:
         self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()
         self._jobs: deque[_Job] = deque()
         self._cold: OrderedDict[int, None] = OrderedDict()
+        self._rest: deque[int] = deque()
         self._lately: OrderedDict[Account, None] = OrderedDict()
         self._pace = Pace()
         self._aside = 0
@@ -118,7 +120,7 @@ class Lister:
     @property
     def cold(self) -> int:
         """Persons whose lists will be made ready."""
-        return len(self._cold)
+        return len(self._cold) + len(self._rest)
 
     @property
     def started(self) -> bool:
@@ -132,7 +134,7 @@ class Lister:
 
     def start(self) -> None:
         """Begin to score; lists of all persons known are made ready in idle time."""
-        self.warm(self._live().state.linked)
+        self._warm_all()
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     async def rehearse(self) -> None:
@@ -152,11 +154,13 @@ class Lister:
 
     def replaced(self, ready: Lister | None = None) -> None:
         """Begin anew after another model or more items came; ``ready`` has lists of that model, no others hold."""
-        self._cold.clear()
         free(self._kept)
-        self._kept = OrderedDict() if ready is None else ready._kept.copy()
-        self.warm(self.lately(self._live()))
-        self.warm(self._live().state.linked)
+        self._kept = OrderedDict()
+        if ready is not None:
+            self._kept, ready._kept = ready._kept, self._kept
+        self._cold.clear()
+        self.warm(reversed(self.lately(self._live())))
+        self._warm_all()
 
     def lately(self, live: Live) -> list[int]:
         """Return the persons who asked last, newest first, as ``live`` counts them."""
@@ -175,18 +179,20 @@ class Lister:
                 await self._wide(domain, persons[start : start + BESIDE])
             await asyncio.sleep(loop.time() - began)
 
-    def warm(self, persons: Iterable[int], *, soon: bool = False) -> None:
-        """Make the lists of ``persons`` ready in idle time; ``soon``: before those of others."""
-        if not self._settings.warm:
-            return
-        room = self._settings.cache // max(len(self._live().domains), 1)
-        for person in persons:
-            if len(self._cold) >= room and not soon:
-                break
-            self._cold[person] = None
-            if soon:
+    def warm(self, persons: Iterable[int]) -> None:
+        """Make the lists of ``persons`` ready in idle time, before those of others."""
+        if self._settings.warm:
+            for person in persons:
+                self._cold[person] = None
                 self._cold.move_to_end(person, last=False)
-        self._work.set()
+            self._work.set()
+
+    def _warm_all(self) -> None:
+        """Make the lists of as many people as there is room for ready in idle time."""
+        if self._settings.warm:
+            live = self._live()
+            self._rest = deque(islice(live.state.linked, self._settings.cache // max(len(live.domains), 1)))
+            self._work.set()
 
     def ready(self, ask: Ask) -> Top | None:
         """Return the list if it is kept ready and nothing happened since."""
@@ -272,7 +278,7 @@ class Lister:
         """Score what waits, a block at a time; in idle time make lists ready."""
         while True:
             await asyncio.sleep(0)  # others have their turn, also where scoring waits for nothing
-            if not self._jobs and not self._cold:
+            if not self._jobs and not self.cold:
                 self._work.clear()
                 await self._work.wait()
             try:
@@ -328,8 +334,8 @@ class Lister:
 
     async def _warm_some(self) -> None:
         live = self._live()
-        size = min(IDLE, len(self._cold), *(room(live, domain) for domain in live.domains))
-        some = [self._cold.popitem(last=False)[0] for _ in range(size)]
+        size = min(IDLE, self.cold, *(room(live, domain) for domain in live.domains))
+        some = [self._cold.popitem(last=False)[0] if self._cold else self._rest.popleft() for _ in range(size)]
         some = [person for person in some if person in live.state.linked and self.wants(person)]
         for domain in live.domains:
             lacking = [person for person in some if not self._has(live, person, domain)]

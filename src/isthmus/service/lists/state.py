@@ -64,7 +64,8 @@ class State:
         for some in people.accounts.select("platform", "user", "person").iter_slices(STEP):
             platforms_of, users, persons = (column.to_list() for column in some)
             self.accounts.update(zip(zip(platforms_of, users, strict=True), persons, strict=True))
-        self._old = 1 + max(self.accounts.values(), default=-1)
+        numbers = people.accounts["person"]
+        self._old = 1 + int(numbers.to_numpy().max()) if len(numbers) else 0
         self._next = self._old
         self.linked: dict[int, list[Account]] = defaultdict(list)
         for account, number in self.accounts.items():

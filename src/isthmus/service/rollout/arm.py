@@ -165,7 +165,7 @@ def count_in(live: Live, lister: Lister, receipt: Receipt) -> None:
         if entry.kind == REMOVE:
             live.show((entry.platform, entry.item), shown=False)
     live.seq = receipt.seq
-    lister.warm(grown, soon=True)
+    lister.warm(grown)
 
 
 def _accounts(entry: Entry) -> Sequence[Account]:
