@@ -189,3 +189,20 @@ def test_events_that_would_wait_long_for_the_disk_are_refused_unread(
         assert (await client.post("/v1/events", **unread)).status_code == 400
 
     served(tmp_path, test, pending=100)
+
+
+def test_a_shadow_rests_so_long_that_hardly_anybody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(client: Client, service: Service) -> None:
+        await ask(client, 0)
+        assert (await client.post("/v1/models/second/shadow", json={"share": 1})).status_code == 200
+        shadow = service.tenant().rollout.shadow
+        assert shadow is not None
+        slowed(monkeypatch, 0.02)
+        for _ in range(20):
+            await ask(client, 0)
+        await asyncio.sleep(1.0)
+        assert shadow.lists == 1, "of 20 ms four seconds follow"
+
+    served(tmp_path, test)

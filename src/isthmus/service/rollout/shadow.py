@@ -21,8 +21,10 @@ from isthmus.service.settings import ServiceSettings
 WAITING: Final = 64
 #: Seconds after which a shadow looks at a request: its answer is on the way by then.
 LATER: Final = 0.01
-#: Times as long as a list took it rests: a twentieth of the time is taken from those who wait for lists, at most.
-REST: Final = 19.0
+#: Times as long as a list took it rests: whoever asks meanwhile waits, which so happens to one in two hundred at most
+#: and leaves their p99 alone. And seconds that it rests at most.
+REST: Final = 199.0
+LONGEST: Final = 30.0
 _DEADLINE: Final = 10.0
 
 
@@ -73,7 +75,7 @@ class Shadow(Arm):
                     await asyncio.sleep(LATER)
                 began = time.perf_counter()
                 figures.shadow_lists.labels(tenant, await self._one(ask, listed.top, tenant, figures)).inc()
-                await asyncio.sleep(REST * (time.perf_counter() - began))
+                await asyncio.sleep(min(REST * (time.perf_counter() - began), LONGEST))
 
     async def _one(self, ask: Ask, seen: Top, tenant: str, figures: Figures) -> str:
         """Make one list; return what became of it."""
