@@ -219,8 +219,9 @@ def likeliest(candidates: Candidates, start: Doubles | None = None) -> Doubles:
     if persons == 0:
         return first
     shut = np.where(some.real, np.float32(0), np.float32(-np.inf))
-    wished = some.right / some.right.sum(axis=1, keepdims=True)
-    taken = np.einsum("pc,pcm->m", wished, some.scores, optimize=True) / persons
+    rows, places = some.wanted
+    shares = 1 / np.bincount(rows, minlength=persons)[rows]
+    taken = shares @ some.scores[rows, places] / persons
     flat = some.scores.reshape(-1, count)
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:
