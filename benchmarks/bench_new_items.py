@@ -1,8 +1,11 @@
 """New items on real data: a tenth of the items lose all their events, and are then what people are tested on.
 
     ISTHMUS_DATA=... python benchmarks/bench_new_items.py --out benchmarks/reports/NAME [SET ...]
+    ... --methods popularity knn tfidf aligned sequence --untuned --id-dropout 0.3 --practise [SET ...]
 
 Writes SET.json and rebuilds README.md from preface.md and all JSON files of the folder. Nothing row by row enters it.
+With --untuned every method keeps its default settings, but for the sequence model's --id-dropout and --epochs; with
+--practise that model has a say about new items.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ import isthmus as im
 from bench_methods import corpus_of
 from isthmus.evaluate.compare import Slice, compare, slices, summarise
 from isthmus.evaluate.protocol import RankingSystem, judge
+from isthmus.recommender.facade import System
+from isthmus.recommender.readers import Readers, vocabulary
 from isthmus.rng import generator
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task
 from isthmus.split.temporal import CONTEXT, TEST
-from isthmus.train.fit import FitSettings
+from isthmus.train.fit import FitSettings, Fitting, Target, task_names
+from isthmus.train.methods import make
 
 #: Set -> (spec, protocol, target domain).
 SETS = {
@@ -85,18 +91,33 @@ def hide(split: im.Split, domain: str, share: float, seed: int) -> im.Split:
     return im.Split(split.corpus, split.events.filter(kept), split.card)
 
 
-def measure(name: str, folder: Path, settings: FitSettings) -> dict[str, object]:
+def fitted(split: im.Split, domain: str, settings: FitSettings) -> Target:
+    """Return the target with settings chosen on validation."""
+    return im.Recommender.fit(split, targets=[domain], settings=settings).targets[domain]
+
+
+def untuned(split: im.Split, domain: str, settings: FitSettings) -> Target:
+    """Return the target with the settings as they are given; the blend and the voice are chosen on validation."""
+    features = Readers(vocabulary(split), None).read(split.corpus.items)
+    fitting = Fitting(split, domain, features, settings)
+    names = task_names(split, settings, features)
+    methods = [make(name, settings.settings.get(name)).fit(fitting.data, seed=settings.seed) for name in names]
+    kept, blend = fitting.blend(methods)
+    return fitting.target(kept, blend, fitting.refit(kept))
+
+
+def measure(name: str, folder: Path, settings: FitSettings, *, plain: bool = False) -> dict[str, object]:
     seed, persons = settings.seed, settings.persons
     spec, protocol, domain = SETS[name]
     split = im.Split.make(corpus_of(spec, folder), protocol=protocol, valid_share=0.1, test_share=0.1)
     split = hide(split, domain, 0.1, seed)
-    start = time.perf_counter()
-    model = im.Recommender.fit(split, targets=[domain], settings=settings)
-    seconds = time.perf_counter() - start
-    target, task = model.targets[domain], build_task(split, TEST, domain, most=persons)
-    alone = [model.system(domain, method.name) for method in target.methods if method.inductive]
+    start = time.process_time()
+    target = untuned(split, domain, settings) if plain else fitted(split, domain, settings)
+    seconds = time.process_time() - start
+    task = build_task(split, TEST, domain, most=persons)
+    alone = [System(target, name=one.name, method=one.name) for one in target.methods if one.inductive]
     outcomes, among, louder = [], [], []
-    for system in (model.system(domain), *alone):
+    for system in (System(target), *alone):
         said = Said.of(system, task)
         outcomes.append(judge(said, task, ks=(10,)))
         among.append(judge(said.plus(f"{said.name}, among new", 0.0, -np.inf, target.new), task, ks=(10,)))
@@ -112,6 +133,9 @@ def measure(name: str, folder: Path, settings: FitSettings) -> dict[str, object]
         "fingerprint": split.corpus.fingerprint,
         "seed": seed,
         "methods": list(target.blend.methods),
+        "untuned": plain,
+        "practise": settings.practise,
+        "sequence": dict(settings.settings.get("sequence", {})),
         "persons": len(task),
         "items": int(task.items.size),
         "new_items": int(task.item_groups["new item"].sum()),
@@ -203,13 +227,25 @@ def main() -> None:
     parser.add_argument("--persons", type=int, default=3000, help="validation and test persons, at most")
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--untuned", action="store_true", help="every method as it is by default")
+    parser.add_argument("--id-dropout", type=float, default=0.0, help="of the sequence model, untuned")
+    parser.add_argument("--epochs", type=float, default=6, help="of the sequence model, untuned")
+    parser.add_argument("--practise", action="store_true", help="the sequence model has a say about new items")
     options = parser.parse_args()
-    settings = FitSettings(methods=options.methods, budget=options.budget, persons=options.persons, seed=options.seed)
+    own = {"id_dropout": options.id_dropout, "epochs": options.epochs, "sources": False} if options.untuned else {}
+    settings = FitSettings(
+        methods=options.methods,
+        budget=options.budget,
+        persons=options.persons,
+        seed=options.seed,
+        settings={"sequence": own} if own and "sequence" in options.methods else {},
+        practise=options.practise,
+    )
     warnings.filterwarnings("ignore")
     options.out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         for name in options.sets:
-            data = measure(name, Path(folder), settings)
+            data = measure(name, Path(folder), settings, plain=options.untuned)
             print(json.dumps(data), flush=True)
             (options.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
             (options.out / "README.md").write_text(markdown(options.out), encoding="utf-8")

@@ -23,14 +23,15 @@ from isthmus.evaluate.protocol import judge
 from isthmus.model import collaborative
 from isthmus.model.base import Features, Setting, Settings, TrainingData
 from isthmus.model.collaborative import Ease
+from isthmus.model.content import TfidfContent
 from isthmus.model.popularity import Popularity
 from isthmus.recommender.readers import vocabulary
 from isthmus.split.cohorts import build_task
 from isthmus.split.task import Task
 from isthmus.split.temporal import TEST, TRAIN, VALID, Split
 from isthmus.train import tune
-from isthmus.train.fit import FitSettings, Target, fit_target, task_names, training_data
-from isthmus.train.methods import GROUND, METHODS
+from isthmus.train.fit import FitSettings, Fitting, Target, fit_target, task_names, training_data
+from isthmus.train.methods import GROUND, METHODS, make
 from isthmus.train.tune import Search, validate
 
 QUICK = FitSettings(methods=("popularity", "recent", "knn", "tfidf", "ease"), budget=30.0, seed=1)
@@ -240,6 +241,24 @@ def test_a_spent_budget_leaves_methods_out_and_says_so(
     assert [method.name for method in fitted.methods] == ["slow"]
     assert fitted.blend.methods == ("slow",)
     assert "the budget is spent, knn, ease is left out" in caplog.text
+
+
+class Carried(TfidfContent):
+    """A carrier that is quick to learn."""
+
+    name = "sequence"
+
+
+def test_a_carrier_has_a_say_about_new_items_only_if_it_practises(split: Split, features: Features) -> None:
+    said = {}
+    for practise in (False, True):
+        fitting = Fitting(split, "target", features, replace(QUICK, practise=practise))
+        kept, blend = fitting.blend([method.fit(fitting.data) for method in (make("knn"), Carried())])
+        assert [method.name for method in kept] == ["knn", "sequence"]
+        said[practise] = blend.voice
+    assert said[False] == (0.0, 0.0)
+    assert said[True] is not None
+    assert said[True][0] == 0 < said[True][1], "neighbours know nothing of new items"
 
 
 def test_methods_that_make_no_sense_are_not_tried(split: Split, features: Features) -> None:

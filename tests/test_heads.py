@@ -111,7 +111,9 @@ def test_ratings_that_the_head_can_say_are_found_again(loss: str) -> None:
     states, table, _ = world(B=600)
     truth_head = new("rating", loss)
     with torch.no_grad():
-        truth_head.map.weight.mul_(0.2 if loss == "mse" else 1.5)  # few places beyond the ends of the scale
+        truth_head.map.weight.add_(torch.eye(DIM)).mul_(
+            0.2 if loss == "mse" else 1.5
+        )  # few places beyond the ends of the scale
     truth_head.scale.copy_(torch.tensor([1.0, 5.0]))
     truth_head.person.bias.data.fill_(0.5 if loss == "mse" else 0.0)
     wanted = torch.arange(600) % table.shape[0]
@@ -133,14 +135,14 @@ def test_a_rating_head_starts_at_the_mean_place_of_its_scale(loss: str) -> None:
     ratings = torch.tensor([2.0, 10.0, 9.0, 9.0])
     head.learn_scale(ratings)
     assert head.scale.tolist() == [2, 10]
-    said = head.predict(torch.zeros(1, DIM), torch.zeros(1, DIM))
-    assert said.item() == pytest.approx(7.5)
+    said = head.predict(torch.randn(3, DIM), torch.randn(5, DIM))
+    assert said.flatten().tolist() == pytest.approx([7.5] * 15), "how near an item is to a person is no rating"
 
 
 def test_ratings_never_leave_the_scale() -> None:
     for loss in RatingHead.losses:
         head = new("rating", loss).learn_scale(torch.tensor([1.0, 5.0]))
-        said = head.predict(torch.tensor([[50.0, 0, 0, 0], [-50.0, 0, 0, 0]]), torch.eye(DIM)[:1])
+        said = head.predict(torch.tensor([[500.0, 0, 0, 0], [-500.0, 0, 0, 0]]), torch.eye(DIM)[:1])
         assert said.flatten().tolist() == pytest.approx([5, 1])
 
 

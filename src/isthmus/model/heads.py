@@ -71,9 +71,9 @@ class RatingHead(ItemHead):
     """A rating on the user's own scale.
 
     The score of a person and an item is ``map(state) . item / sqrt(d)`` plus what the state, the item, and all ratings
-    say alone. The scale is that of the training ratings: call :meth:`learn_scale` with them first. For squared error
-    the score is the place on that scale, from 0 to 1, cut at its ends when predicted; for the other losses a sigmoid
-    of the score is.
+    say alone. At first it is the mean for all, since how near an item is to a person is no rating. The scale is that
+    of the training ratings: call :meth:`learn_scale` with them first. For squared error the score is the place on that
+    scale, from 0 to 1, cut at its ends when predicted; for the other losses a sigmoid of the score is.
     """
 
     name = "rating"
@@ -84,7 +84,7 @@ class RatingHead(ItemHead):
         self.unit = "places on the scale" if loss == "mse" else "logits on the scale"
         self.person = nn.Linear(settings.dim, 1)
         self.item = nn.Linear(settings.dim, 1, bias=False)
-        for part in (self.person.weight, self.person.bias, self.item.weight):
+        for part in (self.map.weight, self.person.weight, self.person.bias, self.item.weight):
             nn.init.zeros_(part)
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
 

@@ -55,6 +55,8 @@ class FitSettings:
         Carriers that are trained with different seeds, and averaged, in the refit.
     hooks : Hooks
         What transfer adds to the training of carriers.
+    practise : bool
+        Carriers practise with hidden items too, which trains them once more, and so may have a say about new items.
     """
 
     methods: Sequence[str] = GROUND
@@ -65,6 +67,7 @@ class FitSettings:
     settings: Mapping[str, Settings] = field(default_factory=dict)
     members: int = 1
     hooks: Hooks = field(default_factory=Hooks)
+    practise: bool = False
 
 
 @dataclass
@@ -154,7 +157,8 @@ class Fitting:
         blend = learn(methods, self.task, seed=self.settings.seed, guarded=GUARDED)
         kept = [method for method in methods if method.name not in GUARDED or blend.weighs(method.name)]
         among, seed = blend.among([method.name for method in kept]), self.settings.seed
-        return kept, give_voice(among, kept, self.task, self.data, seed=seed, slow=CARRIERS)
+        slow = () if self.settings.practise else CARRIERS
+        return kept, give_voice(among, kept, self.task, self.data, seed=seed, slow=slow)
 
     def refit(self, methods: Sequence[Method]) -> list[Method]:
         """Return the methods learned again from train and valid, if the settings say so."""
