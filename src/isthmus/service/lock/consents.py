@@ -125,9 +125,10 @@ class Uses:
         self._default: Cube = ~np.eye(size, dtype=bool) if said.required else np.zeros((size, size), dtype=bool)
         self._free: Cube = np.zeros((size, size), dtype=bool)
         self._model: dict[int, list[tuple[str, str, bool]]] = {}
-        rows = stated(people.consents, people.accounts)
-        for person, *words in rows.select("person_number", "from_platform", "to_platform", "allowed").iter_rows():
-            self._model.setdefault(int(person), []).append((words[0], words[1], words[2]))
+        if people.consents.height:
+            rows = stated(people.consents, people.accounts)
+            for person, *words in rows.select("person_number", "from_platform", "to_platform", "allowed").iter_rows():
+                self._model.setdefault(int(person), []).append((words[0], words[1], words[2]))
         self._kept: dict[int, tuple[tuple[Said, ...], Cube]] = {}
 
     def of_model(self, person: int) -> list[tuple[str, str, bool]]:
