@@ -22,6 +22,7 @@ from isthmus.errors import InputError
 from isthmus.evaluate.protocol import judge
 from isthmus.model import collaborative
 from isthmus.model.base import Features, Setting, Settings, TrainingData
+from isthmus.model.blend import COHORTS, Blend
 from isthmus.model.collaborative import Ease
 from isthmus.model.content import TfidfContent
 from isthmus.model.popularity import Popularity
@@ -249,16 +250,20 @@ class Carried(TfidfContent):
     name = "sequence"
 
 
-def test_a_carrier_has_a_say_about_new_items_only_if_it_practises(split: Split, features: Features) -> None:
-    said = {}
-    for practise in (False, True):
-        fitting = Fitting(split, "target", features, replace(QUICK, practise=practise))
-        kept, blend = fitting.blend([method.fit(fitting.data) for method in (make("knn"), Carried())])
-        assert [method.name for method in kept] == ["knn", "sequence"]
-        said[practise] = blend.voice
-    assert said[False] == (0.0, 0.0)
-    assert said[True] is not None
-    assert said[True][0] == 0 < said[True][1], "neighbours know nothing of new items"
+def test_a_carrier_has_a_say_about_new_items_only_if_it_practises(
+    split: Split, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for weight in (0.5, 0.0):
+        known = Blend(("knn", "sequence"), dict.fromkeys(COHORTS, (1 - weight, weight)))
+        monkeypatch.setattr("isthmus.train.fit.learn", lambda *_, known=known, **__: known)
+        found = {}
+        for practise in (False, True):
+            fitting = Fitting(split, "target", features, replace(QUICK, practise=practise))
+            kept, blend = fitting.blend([method.fit(fitting.data) for method in (make("knn"), Carried())])
+            assert tuple(method.name for method in kept) == blend.methods
+            found[practise] = dict(zip(blend.methods, blend.voice or (), strict=True))
+        assert found[False] == ({"knn": 0.0, "sequence": 0.0} if weight else {"knn": 0.0})
+        assert found[True]["knn"] == 0 < found[True]["sequence"], "neighbours know nothing of new items"
 
 
 def test_methods_that_make_no_sense_are_not_tried(split: Split, features: Features) -> None:

@@ -154,11 +154,14 @@ class Fitting:
 
     def blend(self, methods: Sequence[Method]) -> tuple[list[Method], Blend]:
         """Return the methods that are worth it, and their weights."""
-        blend = learn(methods, self.task, seed=self.settings.seed, guarded=GUARDED)
-        kept = [method for method in methods if method.name not in GUARDED or blend.weighs(method.name)]
-        among, seed = blend.among([method.name for method in kept]), self.settings.seed
-        slow = () if self.settings.practise else CARRIERS
-        return kept, give_voice(among, kept, self.task, self.data, seed=seed, slow=slow)
+        blend, practise = learn(methods, self.task, seed=self.settings.seed, guarded=GUARDED), self.settings.practise
+        worth = [method for method in methods if method.name not in GUARDED or blend.weighs(method.name)]
+        heard = [method for method in methods if method in worth or (practise and method.name in CARRIERS)]
+        among, slow = blend.among([method.name for method in heard]), () if practise else CARRIERS
+        spoken = give_voice(among, heard, self.task, self.data, seed=self.settings.seed, slow=slow)
+        voice = dict(zip(spoken.methods, spoken.voice or (), strict=False))
+        kept = [method for method in heard if method in worth or voice.get(method.name)]
+        return kept, spoken.among([method.name for method in kept])
 
     def refit(self, methods: Sequence[Method]) -> list[Method]:
         """Return the methods learned again from train and valid, if the settings say so."""
