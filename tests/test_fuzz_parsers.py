@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.tiers import count
 
@@ -98,6 +98,8 @@ def test_importers_take_or_refuse_whatever_a_file_holds(ending: str, tmp_path: P
 
     @runs(25, 1000)
     @given(EDITS)
+    @example([(0, 0, b"\r")])
+    @example([(0, 0, b"x" * 200_000)])
     def run(edits: list[tuple[int, int, bytes]]) -> None:
         (tmp_path / f"events.{ending}").write_bytes(edited(good, edits))
         try:

@@ -22,6 +22,7 @@ _SPARE = "@spare"
 _LONG_DELIMITER = "\x1f"
 _LONGEST_RECORD = 1_000
 _END = "\n"
+_NAMES = "give names = [...] and header = false"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_delimited(path: Path, source: Source, label: str) -> Iterator[Batch]:
             if source.has_header:
                 head, _, data = data.partition(b"\n")
                 line += 1
-                dialect = _with_names(dialect, _names_of(head, dialect), source, path)
+                dialect = _with_names(dialect, _names_of(head, dialect, path), source, path)
             else:
                 dialect = _with_names(dialect, source.field_names, source, path)
         if data:
@@ -71,7 +72,7 @@ def _with_names(dialect: Dialect, names: tuple[str, ...], source: Source, path: 
     if source.has_header and source.field_names:
         names = (*source.field_names, *names[len(source.field_names) :])
     if not names or names == ("",):
-        raise DataError("has no header line", where=path, fix="give names = [...] and header = false")
+        raise DataError("has no header line", where=path, fix=_NAMES)
     double = sorted({name for name in names if name and names.count(name) > 1})
     if double:
         raise DataError(f"two columns are called '{double[0]}'", where=path, fix="give names = [...], header = true")
@@ -93,11 +94,14 @@ def _skip(data: bytes, line: int, waiting: int) -> tuple[bytes, int, int]:
     return data, line, waiting
 
 
-def _names_of(head: bytes, dialect: Dialect) -> tuple[str, ...]:
+def _names_of(head: bytes, dialect: Dialect, path: Path) -> tuple[str, ...]:
     text = head.decode().rstrip("\r")
     if len(dialect.delimiter) > 1:
         return tuple(name.strip() for name in text.split(dialect.delimiter))
-    fields = next(_reader([text], dialect), [])
+    try:
+        fields = next(_reader([text], dialect), [])
+    except csv.Error as error:  # a carriage return that ends no line, a name without end
+        raise DataError(f"has no header line: {error}", where=path, fix=_NAMES) from None
     return tuple(name.strip() for name in fields)
 
 
