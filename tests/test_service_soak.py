@@ -38,6 +38,7 @@ class Traffic:
     def __init__(self, url: str) -> None:
         self.statuses: Counter[int] = Counter()
         self.asked: Counter[str] = Counter()
+        self.lost: list[str] = []
         self.over = threading.Event()
         self._url = url
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(4)]
@@ -70,7 +71,12 @@ class Traffic:
                 ]
                 often = rng.choices(calls, weights=[30, 30, 10, 5, 1, 3, 1, 1])[0]
                 kind, method, path, body = calls[number] if number < len(calls) else often
-                answer = client.request(method, path, json=body)
+                began = time.monotonic()
+                try:
+                    answer = client.request(method, path, json=body)
+                except httpx.TransportError as error:
+                    self.lost.append(f"{kind}: {type(error).__name__} after {time.monotonic() - began:.1f} s")
+                    continue
                 self.statuses[answer.status_code] += 1
                 self.asked[kind] += 1
                 time.sleep(0.02)
@@ -110,8 +116,10 @@ def test_everything_at_once_for_a_while_fails_nothing_and_nothing_grows(tmp_path
     print(
         f"{SECONDS:.0f} s: {traffic.statuses.total()} requests {dict(traffic.asked)}, {reloads} reloads, "
         f"{dict(traffic.statuses)}, memory {sizes.mean() / MB:.0f} MB, {grown:+.1f} MB between halves, "
-        f"{slope:+.2f} % an hour, threads vary by {threads}, files by {files}, sockets by {sockets}"
+        f"{slope:+.2f} % an hour, threads vary by {threads}, files by {files}, sockets by {sockets}; "
+        f"MB in steps of a tenth: {[round(one / MB, 1) for one in sizes[:: max(len(sizes) // 10, 1)].tolist()]}"
     )
+    assert not traffic.lost
     assert set(traffic.statuses) <= {200, 202, 404, 429, 503}
     assert traffic.statuses[503] == 0
     assert len(traffic.asked) == 8

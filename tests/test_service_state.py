@@ -236,3 +236,15 @@ def test_consents_of_the_model_hold() -> None:
     assert {strict.state.platforms[row] for row in heard.items} == {"south"}
     assert len(strict.state.batch([person]).items) > heard.items.size
     assert strict.heard("source", strict.ask([person])).items.size == strict.state.batch([person]).items.size
+
+
+def test_nothing_is_left_of_somebody_who_came_and_was_erased_again_and_again() -> None:
+    known = state()
+    sizes = set()
+    for number in range(20):
+        known.apply(click(3 * number, NEW, item()))
+        known.apply(click(3 * number + 1, NEW, LATER))
+        known.apply(click(3 * number + 2, NEW, item(1), event="impression"))
+        known.forget([(NEW["platform"], NEW["user"])])
+        sizes.add(tuple(len(held) for held in vars(known).values() if isinstance(held, (dict, list))))
+    assert len(sizes) == 1

@@ -174,7 +174,13 @@ class State:
             self._fresh[person] = kept
             self._stamps[person] = self._stamps.get(person, 0) + 1
             for item in [item for item in self._waiting if item[0] == account[0]]:
-                self._waiting[item] = [waiting for waiting in self._waiting[item] if waiting.person != person]
+                left = [waiting for waiting in self._waiting[item] if waiting.person != person]
+                self._waiting[item] = left
+                if not left:
+                    del self._waiting[item]
+            if person not in self.linked:  # nobody is called by that number any more
+                for held in (self._fresh, self._hidden, self._stamps):
+                    held.pop(person, None)
 
     def _erased(self, body: Mapping[str, list[str]]) -> list[Account]:
         """Return the accounts an erasure names, by name or by tombstone."""
