@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,6 @@ from scipy import sparse
 from tests.small import START
 
 from isthmus.data.corpus import Corpus
-from isthmus.data.sequences import Histories
 from isthmus.data.simulate import WORLD, twin_world
 from isthmus.errors import DataError, InputError
 from isthmus.evaluate.errors_of_ratings import Rated, chance_metrics, rating_errors, rating_tests
@@ -28,10 +26,8 @@ from isthmus.model.rating_content import ContentRatings, FactorRatings
 from isthmus.model.rating_knn import ResidualKnn
 from isthmus.pipeline.rate import FittedRatings, RateSettings, pairs_of_test, rate
 from isthmus.pipeline.rate_data import RatingTask
-from isthmus.pipeline.rate_head import CarriedHead, left_over
 from isthmus.pipeline.rater import Rater, find_pairs
 from isthmus.pipeline.task_reports import rating_report
-from isthmus.split.cohorts import target_items
 from isthmus.split.temporal import TEST, VALID, Split
 
 P, N = 60, 40
@@ -339,31 +335,6 @@ def test_test_ratings_change_no_prediction() -> None:
     question = fitted().task.asked(TEST)
     first, second = (model.rater.predict(question.persons, question.items) for model in (fitted(), other))
     np.testing.assert_array_equal(first, second)
-
-
-class Zero:
-    """An adapted model whose head adds nothing."""
-
-    def __init__(self, target: np.ndarray) -> None:
-        self.scene = SimpleNamespace(target=target)
-
-    def predict(self, histories: Histories) -> np.ndarray:
-        return np.zeros((len(histories), self.scene.target.size), np.float32)
-
-
-def test_a_carried_head_learns_what_the_biases_leave_over_and_adds_to_them() -> None:
-    task = fitted().task
-    bias = Bias().fit(task.taught(VALID))
-    left = RatingTask.of(left_over(task, bias), "things").taught(VALID)
-    taught = task.taught(VALID)
-    np.testing.assert_allclose(left.values, bias.residuals(taught), atol=1e-9)
-    assert left.values.std() < 0.9 * taught.values.std(), "what is left over is less"
-    question = task.asked(TEST)
-    pairs = question.persons, question.items
-    added = CarriedHead(Zero(target_items(task.split, "things")), task, above=True)  # type: ignore[arg-type]
-    later = Bias().fit(task.taught(TEST))
-    np.testing.assert_allclose(added.ratings(TEST, later, *pairs), later.predict(task.known(TEST), *pairs))
-    assert not replace(added, above=False).ratings(TEST, later, *pairs).any()
 
 
 def test_pairs_of_anybody_and_anything_get_a_rating() -> None:

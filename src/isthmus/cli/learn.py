@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, cast
@@ -48,6 +49,9 @@ Rules = Annotated[
     typer.Option(metavar="FILE", help="Rules that every list keeps: rule, head, tail, weight; beside the corpus's."),
 ]
 Members = Annotated[int, typer.Option(min=1, help="Times that each carrier is trained and averaged in the end.")]
+Practise = Annotated[
+    bool, typer.Option("--practise", help="Train carriers once more, so that they may have a say about new items.")
+]
 
 
 @app.command("encode")
@@ -107,6 +111,7 @@ def fit_(
     ] = None,
     start: From = None,
     members: Members = 1,
+    practise: Practise = False,
     segments: Segments = None,
     protected: Protected = None,
     rules: Rules = None,
@@ -129,9 +134,8 @@ def fit_(
     carried = read_starts_for(model, start or [], targets)
     starts = {**starts, **{name: {**starts.get(name, {}), **chosen} for name, chosen in carried.items()}}
     named = (*(split_words(methods) or (*GROUND, *starts)), *carried)
-    how = FitSettings(
-        methods=tuple(dict.fromkeys(named)), budget=budget, refit=refit, seed=seed, settings=starts, members=members
-    )
+    how = FitSettings(tuple(dict.fromkeys(named)), budget, refit=refit, seed=seed, settings=starts, members=members)
+    how = replace(how, practise=practise)
     opened, by = Split.open(split), split_words(segments)
     told_by_accounts(opened, by, split_words(protected))
     fitted = Recommender.fit(opened, targets=targets or None, model=model, settings=how)
