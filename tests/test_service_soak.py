@@ -155,3 +155,29 @@ def test_a_model_that_no_longer_answers_leaves_memory(tmp_path: Path) -> None:
             gc.enable()
 
     served(tmp_path, test)
+
+
+def test_garbage_of_requests_while_a_model_is_loaded_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Circle:
+        def __init__(self) -> None:
+            self.own = self
+
+    held: list[weakref.ref[Circle]] = []
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        models = service.tenant().models
+        opened = models.open
+
+        def beside(name: str) -> object:
+            held.append(weakref.ref(Circle()))
+            return opened(name)
+
+        monkeypatch.setattr(models, "open", beside)
+        for name in ("second", "first", "second"):
+            assert (await client.post(f"/v1/models/{name}/activate")).status_code == 200
+        gc.collect()
+        assert [one() for one in held] == [None] * 3
+
+    served(tmp_path, test)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import time
 import uuid
@@ -18,7 +17,7 @@ from isthmus.recommender import Recommender
 from isthmus.service.lists.items import TEXTS, Account
 from isthmus.service.lists.lister import Lister
 from isthmus.service.lists.live import Live, LiveRules, Version, clock
-from isthmus.service.lists.loading import beside_requests, free_model
+from isthmus.service.lists.loading import beside_requests, free_model, freeze
 from isthmus.service.lists.reading import read_first
 from isthmus.service.log.base import Place
 from isthmus.service.log.opening import open_log
@@ -377,7 +376,7 @@ class Tenant:
             self.observer.grown(live)
         else:
             self.observer.replaced(live, reference)
-        gc.freeze()
+        freeze()
 
 
 def _heard(landed: asyncio.Future[Receipt]) -> None:

@@ -24,6 +24,8 @@ LOOK: Final = 0.2
 TURN: Final = 0.0005
 USUAL: Final = 0.005
 PATIENCE: Final = 600.0
+#: New objects, at most, that are looked through for garbage before they leave the rounds of the collector: milliseconds.
+FEW: Final = 100_000
 
 
 class Emptied(Protocol):
@@ -45,6 +47,17 @@ def beside_requests() -> Iterator[None]:
         sys.setswitchinterval(turn)
         if collects:
             gc.enable()
+
+
+def freeze() -> None:
+    """Take what was loaded out of the garbage collector's rounds.
+
+    Garbage of requests meanwhile would stay for good, so it is collected first, unless what was loaded is so much that
+    looking through it would halt requests.
+    """
+    if gc.get_count()[0] < FEW:
+        gc.collect(1)
+    gc.freeze()
 
 
 def free(held: Emptied) -> None:
