@@ -24,7 +24,7 @@ LOOK: Final = 0.2
 TURN: Final = 0.0005
 USUAL: Final = 0.005
 PATIENCE: Final = 600.0
-#: New objects, at most, that are looked through for garbage before they leave the rounds of the collector: milliseconds.
+#: New objects, at most, looked through for garbage before they leave the rounds of the collector: milliseconds.
 FEW: Final = 100_000
 
 
