@@ -15,7 +15,7 @@ from isthmus.errors import ArtefactError, IsthmusError, NotFoundError, StorageEr
 from isthmus.log import logger
 from isthmus.recommender import Recommender
 from isthmus.service.lists.items import TEXTS, Account
-from isthmus.service.lists.lister import Lister
+from isthmus.service.lists.lister import Lister, rehearse
 from isthmus.service.lists.live import Live, LiveRules, Version, clock
 from isthmus.service.lists.loading import beside_requests, free_model, freeze
 from isthmus.service.lists.reading import read_first
@@ -144,7 +144,7 @@ class Tenant:
     async def start(self) -> None:
         """Begin to score; when this returns the first list is as quick as the next ones."""
         self.lister.start()
-        await self.lister.rehearse()
+        await rehearse(self.lister)
         self.rollout.start()
         self.upkeep.start()
         self._reading = asyncio.create_task(read_first(self.live.base, lambda: self.lister.cold))

@@ -137,14 +137,6 @@ class Lister:
         self._warm_all()
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
-    async def rehearse(self) -> None:
-        """Make the lists of somebody unknown, twice: a process's first ones take long and say nothing of the pace."""
-        for _ in range(2):
-            self._pace = Pace()
-            for domain in self._live().domains:
-                with self._pace.of(1):
-                    await self._wide(domain, [None])
-
     async def stop(self, *, wait: bool = True) -> None:
         """End scoring; ``wait``: for what is being scored, too."""
         if self._task is not None:
@@ -376,6 +368,15 @@ class Lister:
             self._cold.pop(person, None)
             for domain in self._live().domains:
                 self._kept.pop((person, domain), None)
+
+
+async def rehearse(lister: Lister) -> None:
+    """Make the lists of somebody unknown, twice: a process's first ones take long and say nothing of the pace."""
+    for _ in range(2):
+        lister._pace = Pace()
+        for domain in lister._live().domains:
+            with lister._pace.of(1):
+                await lister._wide(domain, [None])
 
 
 def _said(live: Live, person: int | None) -> object:
