@@ -24,8 +24,9 @@ LOOK: Final = 0.2
 TURN: Final = 0.0005
 USUAL: Final = 0.005
 PATIENCE: Final = 600.0
-#: New objects, at most, looked through for garbage before they leave the rounds of the collector: milliseconds.
-FEW: Final = 100_000
+#: When the garbage collector makes its rounds, as Python has it; and never through all objects.
+ROUNDS: Final = gc.get_threshold()
+YOUNG: Final = (*ROUNDS[:2], 2**30)
 
 
 class Emptied(Protocol):
@@ -37,26 +38,23 @@ class Emptied(Protocol):
 
 @contextmanager
 def beside_requests() -> Iterator[None]:
-    """Load much without halting requests: no rounds of the garbage collector, and short turns of the threads."""
-    collects, turn = gc.isenabled(), max(sys.getswitchinterval(), USUAL)
-    gc.disable()
+    """Load much without halting requests: short turns of the threads, and garbage is looked for among new objects only.
+
+    A round through all objects would halt requests for long; without any, garbage of requests would grow meanwhile.
+    """
+    turn = max(sys.getswitchinterval(), USUAL)
+    gc.set_threshold(*YOUNG)
     sys.setswitchinterval(TURN)
     try:
         yield
     finally:
         sys.setswitchinterval(turn)
-        if collects:
-            gc.enable()
+        gc.set_threshold(*ROUNDS)
 
 
 def freeze() -> None:
-    """Take what was loaded out of the garbage collector's rounds.
-
-    Garbage of requests meanwhile would stay for good, so it is collected first, unless what was loaded is so much that
-    looking through it would halt requests.
-    """
-    if gc.get_count()[0] < FEW:
-        gc.collect(1)
+    """Take what was loaded out of the garbage collector's rounds; new garbage first, which would stay for good."""
+    gc.collect(1)
     gc.freeze()
 
 
