@@ -37,7 +37,7 @@ from isthmus.types import Floats
 
 PLAN = replace(WORLD, persons=260, items=120)
 LISTS = DistilSettings(epochs=6, kept=60)
-VECTORS = DistilSettings(student="vectors", dim=24, epochs=6, objectives={"score": 1.0, "list": 1.0, "vector": 0.5})
+VECTORS = DistilSettings(student="vectors", dim=32, epochs=6, objectives={"score": 1.0, "list": 1.0, "vector": 0.5})
 
 
 @pytest.fixture(scope="module")
