@@ -136,10 +136,13 @@ class Proxy:
         Whether new connections are ended at once.
     delay : float
         Seconds that bytes take.
+    refused : int
+        New connections that led nowhere.
     """
 
     def __init__(self, target: int) -> None:
         self.target, self.dark, self.gone, self.delay = target, False, False, 0.0
+        self.refused = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
@@ -171,6 +174,7 @@ class Proxy:
                 far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 near.close()
+                self.refused += 1
                 continue
             self._open += [near, far]
             for pair in ((near, far), (far, near)):

@@ -274,7 +274,7 @@ def test_nothing_is_lost_while_the_broker_or_the_service_is_away(tmp_path: Path)
                 assert time.monotonic() - began < 20
         sent = (len(troubles) + 1) * batch
         put(deeds("w", sent, sent + batch))
-        time.sleep(1.5)
+        until(lambda: service.refused > 0)
         assert process.poll() is None
         assert left() == batch
         with started(tmp_path / "data", "--no-warm") as (_, url):
