@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import orjson
 
-from service_client import Heard, Line, Load, Make, Server, ask, call_each, load, request
+from service_client import Heard, Line, Load, Make, Server, ask, call_each, load, request, steady
 from service_parts import Part, People, Size, served
 from service_world import world
 
@@ -98,7 +98,8 @@ def reloads(size: Size) -> Part:
         asyncio.run(load(server.port, people.ready, Load(1.0, 400.0)))
         idle = asyncio.run(load(server.port, people.ready, Load(2 * size.seconds, 400.0)))
         done: list[float] = []
-        busy = asyncio.run(_reloading(server.port, people, size.reloads, done))
+        with steady():
+            busy = asyncio.run(_reloading(server.port, people, size.reloads, done))
     return {
         "reloads": len(done),
         "reload_s": float(np.median(done)),

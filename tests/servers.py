@@ -136,12 +136,14 @@ class Proxy:
         Whether new connections are ended at once.
     delay : float
         Seconds that bytes take.
+    drip : int
+        Bytes that go on at a time, ten times a second; 0 for all at once.
     refused : int
         New connections that led nowhere.
     """
 
     def __init__(self, target: int) -> None:
-        self.target, self.dark, self.gone, self.delay = target, False, False, 0.0
+        self.target, self.dark, self.gone, self.delay, self.drip = target, False, False, 0.0, 0
         self.refused = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -184,8 +186,10 @@ class Proxy:
         try:
             while data := source.recv(65536):
                 time.sleep(self.delay)
-                if not self.dark:
-                    sink.sendall(data)
+                while data and not self.dark:
+                    some, data = (data[: self.drip], data[self.drip :]) if self.drip else (data, b"")
+                    sink.sendall(some)
+                    time.sleep(0.1 if data else 0.0)
         except OSError:
             pass
         for one in (source, sink):

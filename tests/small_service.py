@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryFile, mkdtemp
+from typing import IO
 
 import httpx
 import polars as pl
@@ -105,6 +106,18 @@ def served(data: Path, test: Test, **settings: object) -> None:
     asyncio.run(run())
 
 
+class Process(subprocess.Popen[str]):
+    """A process whose errors go to a file: a pipe that nobody reads would halt it once the pipe is full."""
+
+    said: IO[str]
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:  # noqa: A002
+        """Return output and errors when it has ended."""
+        out, _ = super().communicate(input, timeout)
+        self.said.seek(0)
+        return out, self.said.read()
+
+
 @contextmanager
 def started(data: Path, *words: object, model: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start ``isthmus serve`` on a free port; yield the process and its address; end it if it still runs."""
@@ -118,18 +131,20 @@ def started(data: Path, *words: object, model: Path | None = None) -> Iterator[t
         data,
         *words,
     ]
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("listening on "), process.communicate(timeout=20)
-        yield process, line.split()[-1]
-    finally:
-        process.kill()
-        process.communicate()
+    with TemporaryFile("w+") as said:
+        process = Process(
+            [str(word) for word in command],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        process.said = said
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("listening on "), process.communicate(timeout=20)
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+            process.communicate()

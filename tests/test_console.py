@@ -108,6 +108,28 @@ EMPTY = {
 }
 
 
+def test_the_overview_says_what_needs_attention_and_leads_there(browser, site) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    alerts = [{"of": "drift", "said": "event_domains"}, {"of": "models", "said": f"canary {hostile}: late"}]
+
+    def told(route) -> None:
+        route.fulfill(json={**route.fetch().json(), "alerts": alerts})
+
+    for width, light, language in LOOKS:
+        watched = Watched(browser, site[0], width=width, light=light, language=language)
+        watched.page.route("**/v1/overview", told)
+        watched.go("overview")
+        watched.page.wait_for_selector(".card.alarm li")
+        said = watched.page.locator(".card.alarm li").all_inner_texts()
+        assert hostile in said[1]
+        assert "event_domains" not in said[0], "in words"
+        assert watched.page.evaluate(RULES) == []
+        watched.page.locator(".card.alarm a").nth(1).click()
+        watched.page.wait_for_selector(DRAWN["models"])
+        assert watched.problems() == []
+        watched.close()
+
+
 def _empty(route) -> None:
     path = route.request.url.partition("//")[2].partition("/")[2].partition("?")[0]
     said = EMPTY.get("/" + path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -12,8 +14,11 @@ from tests.small_service import account, event, item, models, recommender, serve
 from tests.test_service_keys import bearer
 
 from isthmus.service.core import Service
+from isthmus.service.lists.live import clock
 from isthmus.service.lock.vault import Vault
+from isthmus.service.looking.pages import DAY
 from isthmus.service.looking.trend import Trend
+from isthmus.service.rollout.pointer import Trial
 from isthmus.service.routes.console import assets
 
 Client = httpx.AsyncClient
@@ -175,6 +180,20 @@ def test_the_overview_counts_the_last_hour(tmp_path: Path) -> None:
         assert said["commit"]["p99"] > 0
         assert (said["model"], said["sizes"]["data_version"]) == ("first", 1)
         assert said["model_written"] <= said["now"]
+        assert said["alerts"] == []
+        tenant, models = service.tenant(), service.tenant().models
+        feature = next(iter(tenant.observer.features.values()))
+        feature.finding = replace(feature.finding, alarm=True)
+        trying = models.pointer.tried("canary", Trial("second", "v", 0.1))
+        models.point(trying.over("canary", "too many failures", clock()))
+        service.patrol.intact, tenant.writes.failed = False, time.monotonic()
+        told = (await client.get("/v1/overview")).json()["alerts"]
+        assert [one["of"] for one in told] == ["health", "drift", "models", "privacy"]
+        assert told[0]["said"] == "events cannot be written"
+        assert told[1]["said"] == next(iter(tenant.observer.features))
+        assert told[2]["said"] == "canary second: too many failures"
+        models.point(trying.over("canary", "long ago", clock() - 2 * DAY))
+        assert "models" not in [one["of"] for one in (await client.get("/v1/overview")).json()["alerts"]]
 
     served(tmp_path, test)
 
@@ -212,7 +231,7 @@ def test_the_audit_log_is_shown_with_its_chain(tmp_path: Path) -> None:
     served(tmp_path, test)
 
 
-def test_a_report_is_found_by_its_corpus(tmp_path: Path) -> None:
+def test_a_report_is_found_by_its_corpus_and_shown_for_no_other_model(tmp_path: Path) -> None:
     folder = models()
     estimate = {"ndcg@10": {"mean": 0.2, "low": 0.1, "high": 0.3}}
     part = {"name": "cold person", "of": "persons", "n": 5, "systems": {"blend": estimate}}
@@ -238,9 +257,32 @@ def test_a_report_is_found_by_its_corpus(tmp_path: Path) -> None:
             got = (await client.get("/v1/models/first/report")).json()
             assert bool(got["domains"]) == found, "a report of another corpus says nothing of this model"
         assert [cohort["name"] for cohort in got["domains"][0]["cohorts"]] == ["", "cold person"]
+        await other_models(client, service, {**said, "data": {"fingerprint": "world"}})
         (place / "report.json").write_text("[")
         assert (await client.get("/v1/models/first/report")).json()["report"] is None
         assert (await client.get("/v1/models/nothing/report")).status_code == 404
+
+    async def other_models(client: Client, service: Service, said: dict[str, object]) -> None:
+        """Two models of one corpus lie beside each other."""
+        found = {name: service.tenant().models.version(name).digest for name in ("first", "second")}
+
+        async def shown(models: dict[str, str] | None) -> list[bool]:
+            content = said if models is None else {**said, "models": models}
+            (place / "report.json").write_text(json.dumps(content))
+            got = [(await client.get(f"/v1/models/{name}/report")).json() for name in found]
+            return [bool(one["domains"]) for one in got]
+
+        assert await shown(found) == [True, True], "a report of both"
+        assert await shown({"first": found["first"]}) == [True, False]
+        assert await shown({"elsewhere": found["second"]}) == [False, True], "by its version, not by its name"
+        assert await shown({"first": "000000000000"}) == [False, False], "a model that was fitted anew since"
+        assert await shown(None) == [True, False], "by the name of its folder"
+        place.rename(folder / "report")
+        try:
+            got = (await client.get("/v1/models/first/report")).json()
+            assert got["report"] is None, "whose it is cannot be told"
+        finally:
+            (folder / "report").rename(place)
 
     try:
         served(tmp_path, test)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.encode.tfidf import TfidfEncoder, TfidfSettings, _grams_of, _words_of
+from isthmus.encode.tfidf import TfidfEncoder, TfidfSettings, _grams_of, words_of
 from isthmus.errors import ArtefactError, DataError
 
 TEXTS = [
@@ -33,7 +33,7 @@ ALL = TfidfSettings(min_df=1)
 def oracle(texts: list[str], settings: TfidfSettings) -> np.ndarray:
     """Return the rows with plain dictionaries: a block a kind, each weighted and scaled, then joined and scaled."""
     low, high = settings.ngrams
-    words = [Counter(_words_of(text)) for text in texts]
+    words = [Counter(words_of(text)) for text in texts]
     grams = [
         Counter(gram for word, n in row.items() for gram in _grams_of((low, high))(word) for _ in range(n))
         for row in words
@@ -71,19 +71,19 @@ def test_words_agree_with_scikit_learn() -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     chosen = TfidfSettings(min_df=1, char_weight=0.0)
-    theirs = TfidfVectorizer(analyzer=_words_of, sublinear_tf=True).fit_transform(TEXTS).toarray()
+    theirs = TfidfVectorizer(analyzer=words_of, sublinear_tf=True).fit_transform(TEXTS).toarray()
     ours = TfidfEncoder.fit(TEXTS, chosen)
     n_words = len(ours.state()["words"])
     np.testing.assert_allclose(ours.transform(TEXTS).toarray()[:, :n_words], theirs, atol=1e-6)
 
 
 def test_words_are_normalised_and_unspaced_scripts_give_characters_and_pairs() -> None:
-    assert _words_of("Ｐｙｔｈｏｎ３ STRASSE straße") == ["python3", "strasse", "strasse"]
-    assert _words_of("学习AI绘画") == ["学", "习", "学习", "ai", "绘", "画", "绘画"]
-    assert _words_of("カフェ") == ["カ", "フ", "ェ", "カフ", "フェ"]
-    assert _words_of("한국어 책_tea") == ["한국어", "책", "tea"]
-    assert _words_of("𠀀𠀁") == ["𠀀", "𠀁", "𠀀𠀁"]
-    assert _words_of("") == []
+    assert words_of("Ｐｙｔｈｏｎ３ STRASSE straße") == ["python3", "strasse", "strasse"]
+    assert words_of("学习AI绘画") == ["学", "习", "学习", "ai", "绘", "画", "绘画"]
+    assert words_of("カフェ") == ["カ", "フ", "ェ", "カフ", "フェ"]
+    assert words_of("한국어 책_tea") == ["한국어", "책", "tea"]
+    assert words_of("𠀀𠀁") == ["𠀀", "𠀁", "𠀀𠀁"]
+    assert words_of("") == []
 
 
 def test_neighbours_make_sense_in_both_languages() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from uuid import uuid4
 import apsw
 import pytest
 from tests.small_postgres import Postgres, postgres
+from tests.small_service import models
 from tests.test_cli import isthmus
 from tests.test_service_segments import erasure, same, some
 from tests.tiers import count
 
 from isthmus.data.sources.segments import read_manifest, verified
 from isthmus.errors import ArtefactError, InputError
+from isthmus.recommender.store import version_of
 from isthmus.service.lock.vault import Vault
 from isthmus.service.log.backup import MANIFEST, backup, check, restore
 from isthmus.service.log.base import EventLog, Place
@@ -190,6 +193,22 @@ def test_the_doctor_finds_damage(tmp_path: Path) -> None:
         file.seek(3 * 4096)
         file.write(b"\xff" * 64)
     assert levels()["shop.db"] == "fail"
+
+
+def test_the_doctor_opens_a_model_and_says_where_nothing_is(tmp_path: Path) -> None:
+    model = shutil.copytree(models() / "first", tmp_path / "model")
+    (good,) = look(str(model))
+    assert (good.name, good.level) == ("model", "ok")
+    assert good.said.endswith(version_of(model))
+    file = max(model.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    (bad,) = look(str(model))
+    assert (bad.name, bad.level) == ("model", "fail"), bad
+    assert file.name in bad.said
+    (tmp_path / "empty").mkdir()
+    assert ("events", "note") in [(one.name, one.level) for one in look(str(tmp_path / "empty"))]
 
 
 def test_the_doctor_knows_disks_that_forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

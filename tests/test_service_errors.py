@@ -11,14 +11,20 @@ import pytest
 from tests.small_service import account, event, models, served, serving
 
 from isthmus.errors import IsthmusError
+from isthmus.service import schemas as plain
+from isthmus.service import schemas_consents, schemas_models
+from isthmus.service.app import GROUPS
 from isthmus.service.core import Places, Service
+from isthmus.service.examples import EXAMPLES
 from isthmus.service.lock.operations import OPERATIONS
+from isthmus.service.looking import forms
 from isthmus.service.problems import BusyError, problem, status_of
 from isthmus.service.settings import ServiceSettings
 
 Client = httpx.AsyncClient
 BAD = {
-    "no JSON": (b'{"persons": [', 400, "JSON"),
+    "no JSON": (b'{"persons": [', 400, "no JSON: EOF while parsing a list at line 1 column 13"),
+    "nothing": (b"", 400, "no JSON"),
     "too deep": (b'{"persons":' + b"[" * 100_000, 400, ""),
     "no object": (b"[]", 422, ""),
     "nobody": (b'{"persons": []}', 422, "at least 1"),
@@ -59,8 +65,14 @@ def test_what_is_wrong_is_said_in_one_form(tmp_path: Path) -> None:
         assert (await client.post("/v1/recommend", content=endless(), headers=kind)).status_code == 413
         zipped = await client.post("/v1/recommend", content=b"x", headers={**kind, "content-encoding": "gzip"})
         assert zipped.status_code == 415
-        assert (await client.get("/v1/recommend")).status_code == 405
-        assert (await client.get("/v1/nothing")).status_code == 404
+        wrong = await client.get("/v1/recommend")
+        assert (wrong.status_code, wrong.json()["fix"], wrong.headers["allow"]) == (405, "take POST", "POST")
+        for path in ("/", "/docs", "/v1/nothing"):
+            nothing = await client.get(path)
+            assert nothing.status_code == 404
+            assert "/openapi.json" in nothing.json()["fix"], "where the operations are told"
+        unnamed = await client.get("/v1/persons/u17")
+        assert (unnamed.status_code, unnamed.json()["fix"]) == (422, "write PLATFORM:ID")
         assert (await client.get("/livez", headers={"host": "evil.example:80"})).status_code == 421
         kept = await client.get("/livez", headers={"x-request-id": "abcdefgh-1"})
         assert kept.headers["x-request-id"] == "abcdefgh-1"
@@ -119,6 +131,14 @@ def test_the_document_has_every_operation_its_errors_and_examples(tmp_path: Path
         schemas = document["components"]["schemas"]
         assert "HTTPValidationError" not in schemas
         assert schemas["Account"]["properties"]["user"]["examples"]
+        for group in GROUPS:
+            for body in group.BODIES:
+                assert schemas[body.__name__]["examples"], body
+        for name, example in EXAMPLES.items():
+            rooms = (schemas_consents, schemas_models, forms, plain)
+            form = next(getattr(room, name) for room in rooms if hasattr(room, name))
+            form.model_validate_json(json.dumps(example))
+            assert schemas[name]["examples"] == [example]
         referred = set(json.dumps(document).split('"#/components/schemas/')[1:])
         assert {one.split('"')[0] for one in referred} <= set(schemas)
 
@@ -157,5 +177,5 @@ def test_two_services_cannot_share_a_folder_and_others_need_a_key(tmp_path: Path
     asyncio.run(run())
     with pytest.raises(IsthmusError, match="there is no key"):
         Service.open(Places(tmp_path, {"default": models() / "first"}), ServiceSettings(host="0.0.0.0"))
-    with pytest.raises(IsthmusError, match="no model 'nothing'"):
+    with pytest.raises(IsthmusError, match="nothing: no such folder"):
         Service.open(Places(tmp_path, {"default": models() / "nothing"}), ServiceSettings())

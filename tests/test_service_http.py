@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from tests.small_service import account, event, item, models, recommender, served
 
+from isthmus.encode.template import Template
 from isthmus.service.core import Service
 from isthmus.service.direct import BUSY
+from isthmus.service.lists.scoring import Ask
 
 Client = httpx.AsyncClient
 
@@ -89,6 +91,37 @@ def test_what_is_asked_for_is_kept_to(tmp_path: Path) -> None:
     served(tmp_path, test)
 
 
+def test_what_was_met_just_now_counts_as_events_do_and_is_not_kept(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        sent, told = ({"platform": "north", "user": name} for name in ("sent", "told"))
+        nobody = await listed(client, told, k=30)
+        met = [{**item(n), "event": word} for n, word in ((3, "like"), (8, "click"), (5, "impression"))]
+        unknown = {"platform": "north", "item": "no such item"}
+        for one in met[:2]:
+            await client.post("/v1/events", json={"events": [{**sent, **one}]})
+        for domain in ("source", "target"):
+            wanted = await listed(client, sent, domain, k=30)
+            assert await listed(client, told, domain, k=30, context=[*met, unknown]) == wanted != nobody
+        assert await listed(client, told, k=30) == nobody
+        assert (await client.get("/v1/persons/north:told")).status_code == 404
+        assert service.tenant().log.seq == 2, "it is in no log"
+        both = {"persons": [told], "target": "source", "k": 3, "reasons": 2, "context": met}
+        said = (await client.post("/v1/recommend", json=both)).json()["lists"][0]["items"]
+        assert {why["item"] for place in said for why in place["reasons"]} == {met[0]["item"], met[1]["item"]}
+        late = service.tenant().lister._cheaper(
+            Ask(("north", "told"), "source", 30, context=(("north", nobody[0], "like"),))
+        )
+        assert nobody[0] not in [late.top.live.shelf.ids[row] for row in late.top.rows], "nor is it in a cheaper list"
+        two = await client.post("/v1/recommend", json={"persons": [told, sent], "context": met})
+        assert two.status_code == 422
+        ban = {"consents": [{"from_platform": "north", "to_platform": "*", "allowed": False}]}
+        await client.put("/v1/consents/north:sent", json=ban)
+        before = await listed(client, sent, "target", k=30)
+        assert await listed(client, sent, "target", k=30, context=[item(11), item(12)]) == before, "it was forbidden"
+
+    served(tmp_path, test)
+
+
 def test_reasons_name_the_history_and_what_it_gives(tmp_path: Path) -> None:
     async def test(client: Client, service: Service) -> None:
         new = {"platform": "north", "user": "new"}
@@ -103,8 +136,12 @@ def test_reasons_name_the_history_and_what_it_gives(tmp_path: Path) -> None:
         wanted = {"platform": best["platform"], "item": best["item"]}
         told = (await client.post("/v1/explain", json={**new, "item": wanted})).json()
         assert told["score"] == best["score"]
+        phrases = [one.pop("phrases") for one in told["evidence"]]
         assert told["evidence"] == best["reasons"]
+        assert any(phrases), "the world's texts share words"
         live = service.tenant().live
+        text = Template().render(live.shelf.table[[live.row(**wanted)]])[0]
+        assert all(phrase in text for some in phrases for phrase in some), (phrases, text)
         row, person = live.row(**wanted), live.state.person(**new)
         whole = live.state.batch([person])
         without = live.scorer("source").score(whole.keep(whole.items != live.row("north", told["evidence"][0]["item"])))
@@ -125,13 +162,16 @@ def test_a_new_item_can_be_listed_at_once_and_taken_off_again(tmp_path: Path) ->
     async def test(client: Client, service: Service) -> None:
         who = {"platform": "north", "user": "waits"}
         early = {"events": [{**who, "platform": "north", "item": new["item"], "event": "like"}]}
-        assert (await client.post("/v1/events", json=early)).status_code == 202
+        receipt = await client.post("/v1/events", json=early)
+        assert receipt.status_code == 202
+        assert receipt.json()["unknown"] == receipt.json()["ids"]
         assert service.tenant().live.state.waiting == 1
         before = await listed(client, who, k=5)
         done = await client.put("/v1/items", json={"items": [new]})
         assert (done.json()["written"], done.json()["unchanged"]) == (1, 0), done.text
         assert service.tenant().live.state.waiting == 0
         assert await listed(client, who, k=5) != before, "the event that waited counts now"
+        assert (await client.post("/v1/events", json=early)).json()["unknown"] == []
         assert new["item"] in await listed(client, account(), k=1000)
         similar = (await client.post("/v1/similar", json={**alike, "target": "source", "k": 15})).json()
         assert new["item"] in [place["item"] for place in similar["lists"][0]["items"]]

@@ -127,6 +127,7 @@ def test_a_key_for_a_platform_sees_nothing_of_another(tmp_path: Path) -> None:
         assert (await call(every, "POST", "/v1/events", {"events": [deed, event(3, who)]})).status_code == 202
         calls = [
             ("POST", "/v1/recommend", {"persons": [who, south]}),
+            ("POST", "/v1/recommend", {"persons": [who], "context": [item(2, "target")]}),
             ("POST", "/v1/events", {"events": [deed]}),
             ("POST", "/v1/explain", {**south, "item": item()}),
             ("GET", f"/v1/persons/south:{south['user']}", None),
@@ -188,7 +189,7 @@ def test_a_key_made_or_closed_by_another_process_counts_soon(tmp_path: Path) -> 
     service._looked = -1.0
     assert service.find(text) is None
     assert service.locked, "closing the last key opens nothing"
-    secret = text.rpartition("_")[2].encode()
+    secret = text.split("_", 2)[2].encode()
     assert not [path for path in tmp_path.iterdir() if secret in path.read_bytes()]
     with pytest.raises(NotFoundError):
         line.revoke("nothing")

@@ -105,6 +105,47 @@ def test_quick_lists_are_scored_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     served(tmp_path, test)
 
 
+def test_of_many_quick_lists_few_are_scored_in_one_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they would go to a thread, which a busy loop lets hardly get on."""
+    made = slowed(monkeypatch, 0.03)
+    monkeypatch.setattr(lists, "QUICK", 0.3)
+
+    async def test(client: Client, service: Service) -> None:
+        lister = service.tenant().lister
+        await ask(client, 0)
+        lister._pool.shutdown()
+        asks = [Ask((who["platform"], who["user"]), "source") for who in (account(1 + n) for n in range(40))]
+        found = await asyncio.gather(*map(lister.answer, asks))
+        assert {listed.layer for listed in found} == {"model"}
+        assert max(made) <= 10
+        assert len(made) >= 4
+
+    served(tmp_path, test, deadline=20.0)
+
+
+def test_what_is_slow_once_is_thought_quick_and_what_is_slow_twice_is_not() -> None:
+    pace = lists.Pace()
+    for seconds, slow in ((0.002, False), (0.1, False), (0.002, False), (0.1, False), (0.1, True)):
+        pace.timed(1, lambda seconds=seconds: time.sleep(seconds))  # type: ignore[misc]
+        assert (pace.alone > 0.09) == slow
+
+
+def test_work_that_others_wait_for_began_when_the_last_one_ended() -> None:
+    pace = lists.Pace()
+    with pace.of(1):
+        pass
+    pace.goes_on, quick = True, pace.seconds
+    time.sleep(0.05)
+    with pace.of(1):
+        pass
+    assert pace.seconds >= quick + 0.2 * 0.04
+    pace.goes_on, slow = False, pace.seconds
+    time.sleep(0.05)
+    with pace.of(1):
+        pass
+    assert pace.seconds < slow
+
+
 def test_the_first_lists_of_a_service_are_as_good_as_the_next_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,16 +207,18 @@ def test_an_older_list_less_what_may_not_be_listed_is_the_same_whether_its_begin
     served(tmp_path, test)
 
 
+@pytest.mark.parametrize(("number", "seconds"), [(40, 0.2), (60, 100.0)])
 def test_events_that_would_wait_long_for_the_disk_are_refused_unread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, seconds: float
 ) -> None:
-    monkeypatch.setattr(changes, "LONG", 0.2)
+    """Where the oldest of some has waited long, and where there are very many."""
+    monkeypatch.setattr(changes, "LONG", seconds)
 
     async def test(client: Client, service: Service) -> None:
         log, go = service.tenant().log, threading.Event()
         commit = log._commit  # type: ignore[attr-defined]
         monkeypatch.setattr(log, "_commit", lambda jobs: (go.wait(20), commit(jobs))[1])
-        events = [{**account(), "item": "i", "event": "click", "id": str(n)} for n in range(40)]
+        events = [{**account(), "item": "i", "event": "click", "id": str(n)} for n in range(number)]
         few = asyncio.create_task(client.post("/v1/events", json={"events": events[:5]}))
         await asyncio.sleep(0.3)
         unread = {"content": b"{", "headers": {"content-type": "application/json"}}

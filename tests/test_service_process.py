@@ -16,7 +16,9 @@ from tests.pages import blocks_of, text_of
 from tests.small_service import account, event, item, models, recommender, started
 from tests.test_cli import isthmus
 
-from isthmus.client import Client, Event, Item, ServiceError
+from isthmus.client import Client, Event, Item, ServiceError, Wishes
+from isthmus.errors import InputError
+from isthmus.service.lists.live import Live
 from isthmus.service.lock.vault import Vault
 
 PAGE = text_of("service.md")
@@ -55,6 +57,13 @@ def test_killed_and_started_again_nothing_answered_is_lost(tmp_path: Path) -> No
             assert [place.item for place in mine.items] != [place.item for place in nobody.items]
             assert mine.items[0].score is not None
             assert lists.model == "first"
+            best = mine.items[0].item
+            wishes = Wishes(exclude=(("north", best),), context=(("north", item(5)["item"], "like"),), reasons=3)
+            (other,) = client.recommend([("north", "s0")], target="source", k=5, wishes=wishes).lists
+            assert best not in [place.item for place in other.items]
+            assert item(5)["item"] in [why.item for place in other.items for why in place.reasons]
+            (none,) = client.recommend([("north", "s0")], target="source", wishes=Wishes(platforms=("south",))).lists
+            assert none.items == ()
         ended_under_load(process, url)
 
 
@@ -91,7 +100,10 @@ def test_what_cannot_be_served_is_refused_in_one_line(tmp_path: Path) -> None:
     data = ("--data", tmp_path / "d")
     for words, said in (
         (("serve", model, "--host", "0.0.0.0", "--port", 0, *data), "there is no key"),
-        (("serve", tmp_path / "none", "--port", 0, *data), "no model 'none'"),
+        (("serve", tmp_path / "none", "--port", 0, *data), "none: no such folder"),
+        (("serve", tmp_path, "--port", 0, *data), "is not a model. Fix: name a folder written by isthmus fit"),
+        (("serve", models(), "--port", 0, *data), f"did you mean {models()}/"),
+        (("keys", "list", "--data", tmp_path / "mistyped"), "no service keeps its data here"),
         (("serve", model, "--data", "redis://x", "--port", 0), "sqlite:///DIR"),
         (("serve", model, "--host", "no.such.host.example", "--port", 0, *data), "cannot listen"),
         (("serve", model, "--deadline", 0, "--port", 0, *data), "deadline"),
@@ -101,6 +113,21 @@ def test_what_cannot_be_served_is_refused_in_one_line(tmp_path: Path) -> None:
         assert done.code == 2, (words, done.out, done.err)
         assert said in done.err
         assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "mistyped").exists()
+    made = isthmus("keys", "create", "--data", tmp_path / "fresh", "--scope", "events")
+    assert (made.code, len(made.out.split())) == (0, 1)
+    assert "fresh is new" in made.err
+    assert isthmus("keys", "create", "--data", tmp_path / "fresh", "--scope", "events").err == ""
+
+
+def test_a_model_that_cannot_be_served_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("event")
+
+    monkeypatch.setattr(Live, "build", broken)
+    done = isthmus("serve", models() / "first", "--port", 0, "--data", tmp_path / "d")
+    assert done.code == 2, done.err
+    assert done.err.strip().splitlines() == ["isthmus: first: cannot be served: KeyError. Fix: fit it again"]
 
 
 def test_the_client_tries_again_and_says_what_went_wrong() -> None:
@@ -117,6 +144,15 @@ def test_the_client_tries_again_and_says_what_went_wrong() -> None:
 
     with Client("http://s", key="isk_1", transport=httpx.MockTransport(answer)) as client:
         assert client.send([Event("shop", "u", "i", "purchase")]).data_version == 7
+    for wrong in ("127.0.0.1:8080", "service", "ftp://x"):
+        with pytest.raises(InputError, match="write http://"):
+            Client(wrong)
+    with Client("http://s", transport=httpx.MockTransport(answer)) as client:
+        for persons in (("shop", "u17"), ["shop:u17"]):
+            with pytest.raises(InputError, match="no list of pairs"):
+                client.recommend(persons)  # type: ignore[arg-type]
+    with pytest.raises(ServiceError, match="isthmus serve"), Client("http://127.0.0.1:1", tries=1) as client:
+        client.recommend([("shop", "u17")])
     bodies = [json.loads(request.content) for request in seen]
     assert bodies[0] == bodies[1] == bodies[2], "with the same id each time"
     assert re.fullmatch("[0-9a-f]{32}", bodies[0]["events"][0]["id"])

@@ -33,7 +33,7 @@ def birds(folder: Path) -> tuple[str, str, list[str]]:
     key = vault.create(tenant="default", scopes=SCOPES)[1]
     vault.close()
     token = signed("ed", claims(sub="birdy.subject@example.org", scope=" ".join(SCOPES)))
-    parts = [key.rpartition("_")[2], *token.split(".")[1:], "birdy", "example.org", "%40example"]
+    parts = [key.split("_", 2)[2], *token.split(".")[1:], "birdy", "example.org", "%40example"]
     return key, token, parts
 
 

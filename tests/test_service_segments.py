@@ -123,11 +123,12 @@ def test_segments_hold_what_the_log_holds(log: EventLog, tmp_path: Path, monkeyp
 def test_a_crash_at_any_write_leaves_segments_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at any step of sealing and erasing, the manifest is true, and the next try ends the work."""
     rng = random.Random(2)
-    for step in range(1, 14):
+    for step in range(1, 20):
         with closing(open_log(Place(tmp_path / str(step)), "shop")) as log:
             segments = Segments(tmp_path / str(step) / "segments")
-            log.put(some(rng, 0, 40))
-            segments.seal(log)
+            for part in range(4):
+                log.put(some(rng, 10 * part, 10))
+                segments.seal(log)
             log.put([*some(rng, 40, 20), erasure("x", USERS[3], USERS[4])])
             left = [step]
 
@@ -137,6 +138,7 @@ def test_a_crash_at_any_write_leaves_segments_whole(tmp_path: Path, monkeypatch:
                     raise KeyboardInterrupt
 
             with monkeypatch.context() as patch:
+                patch.setattr(sealing, "FEW", 3)
                 patch.setattr(sealing, "durable", crash)
                 patch.setattr("isthmus.data.sources.segments.durable", crash)
                 try:
@@ -148,6 +150,37 @@ def test_a_crash_at_any_write_leaves_segments_whole(tmp_path: Path, monkeypatch:
             again.seal(log)
             assert same(again, log)
             assert len(list(again.folder.iterdir())) == len(again.manifest.files) + 1
+
+
+def test_many_small_segments_become_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure goes through few files, however often was sealed; what is damaged is not made whole by it."""
+    monkeypatch.setattr(sealing, "ROWS", 400)
+    rng, segments = random.Random(5), Segments(tmp_path / "segments")
+    with closing(open_log(Place(tmp_path), "shop")) as log:
+        most = 0
+        for n in range(90):
+            log.put(some(rng, 12 * n, 12))
+            segments.seal(log)
+            most = max(most, len(segments.manifest.segments))
+        listed = segments.manifest.segments
+        large = [one for one in listed if one.rows >= 200]
+        assert most <= sealing.FEW + 1 + len(large)
+        assert all(one.rows <= 400 for one in listed)
+        assert len(large) >= 3
+        assert [one.first for one in listed[1:]] == [one.last + 1 for one in listed[:-1]]
+        assert same(segments, log)
+        log.put([erasure("x", USERS[2])])
+        assert segments.clean(log, [("shop", USERS[2])]) > 10
+        assert same(segments, log)
+        damaged = segments.folder / segments.manifest.segments[-1].file
+        damaged.write_bytes(damaged.read_bytes() + b"x")
+        held_before = len(segments.manifest.segments)
+        for n in range(90, 90 + 2 * sealing.FEW):
+            log.put(some(rng, 12 * n, 12))
+            segments.seal(log)
+        assert len(segments.manifest.segments) >= held_before + sealing.FEW
+        with pytest.raises(ArtefactError, match="changed or is damaged"):
+            rows(segments)
 
 
 def test_every_changed_byte_is_found(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.servers import Proxy, proxied
 from tests.small_postgres import postgres
 from tests.small_service import account, event, started
 from tests.test_cli import isthmus
 
-from isthmus.client import Client, Event
+from isthmus.client import Client, Event, ServiceError
 
 
 def _status(url: str, path: str = "/readyz") -> int:
@@ -59,3 +61,62 @@ def test_events_are_kept_in_a_database_and_lists_go_on_without_it(
         with started(tmp_path / "unused", *words) as (_, url), Client(url) as client:
             assert len(client.export_person(("north", account()["user"]))["events"]) == 2  # type: ignore[arg-type]
             assert client.erase_person(("north", account()["user"]))["events"] == 2
+
+
+FAULTS = {"dark": True, "delay": 2.0, "drip": 3}
+
+
+def test_a_database_that_is_silent_late_or_slow_holds_up_no_list_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R13: events are on disk or 503 with Retry-After soon; lists go on; all is well 5 s after the fault is gone."""
+    with postgres() as server, proxied(server.url) as (through, proxy):
+        monkeypatch.setenv("SHOP_EVENTS", through)
+        words = ("--data", "${SHOP_EVENTS}", "--folder", tmp_path / "keys")
+        with started(tmp_path / "unused", *words) as (_, url), Client(url) as client:
+            kept = [name for fault in FAULTS for name in _under(fault, url, client, proxy)]
+            told = client.export_person(("north", account()["user"]))["events"]
+    assert set(kept) <= {one["id"] for one in told}, "no 202 was false"  # type: ignore[attr-defined]
+
+
+def _under(fault: str, url: str, client: Client, proxy: Proxy) -> list[str]:
+    """Send and ask while the database has a fault; return the ids of the events that were answered 202."""
+    answers: list[tuple[str, httpx.Response, float]] = []
+    lists: list[float] = []
+
+    def send(name: str) -> None:
+        began = time.monotonic()
+        got = httpx.post(url + "/v1/events", json={"events": [event(1, id=name)]}, timeout=30)
+        answers.append((name, got, time.monotonic() - began))
+
+    send(f"before {fault}")
+    setattr(proxy, fault, FAULTS[fault])
+    senders = [threading.Thread(target=send, args=(f"{fault} {n}",)) for n in range(5)]
+    for n, sender in enumerate(senders):
+        sender.start()
+        began = time.monotonic()
+        assert httpx.post(url + "/v1/recommend", json={"persons": [account(n)]}, timeout=30).status_code == 200
+        lists.append(time.monotonic() - began)
+    for sender in senders:
+        sender.join()
+    if fault == "dark":
+        _until(lambda: _status(url) == 503, 3)
+    setattr(proxy, fault, type(FAULTS[fault])(0))
+    back = _until(lambda: _status(url) == 200 and _sent(client), 15)
+    slowest = max(took for _, _, took in answers)
+    print(f"{fault}: events {slowest:.2f} s at most, lists {max(lists):.2f} s, back after {back:.2f} s")
+    refused = [got for _, got, _ in answers if got.status_code != 202]
+    assert len(refused) == len(senders)
+    assert all(got.status_code == 503 and "retry-after" in got.headers for got in refused)
+    assert slowest < 3
+    assert max(lists) < 1
+    assert back < 5
+    return [name for name, got, _ in answers if got.status_code == 202]
+
+
+def _sent(client: Client) -> bool:
+    try:
+        client.send([Event(**event(2))])  # type: ignore[arg-type]
+    except ServiceError:
+        return False
+    return True

@@ -251,6 +251,38 @@ def test_a_killed_consumer_loses_no_event_and_doubles_none(kind: str, service: s
     assert span["kind"] == "SpanKind.CONSUMER"
 
 
+def test_the_position_of_a_group_is_written_again_where_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = pytest.importorskip("confluent_kafka")
+    from isthmus.service.streams import brokers
+
+    monkeypatch.setattr(brokers, "POSITIONS", (4, 0.001))
+
+    class Consumer:
+        def __init__(self, *codes: int) -> None:
+            self.codes, self.waited_for, self.written = [*codes], 0, 0
+
+        async def commit(self, asynchronous: bool = True) -> None:
+            self.waited_for += not asynchronous
+            if self.codes:
+                raise kafka.KafkaException(kafka.KafkaError(self.codes.pop(0)))
+            self.written += 1
+
+        async def seek(self, topic: str, partition: int, offset: int) -> None:
+            raise NotImplementedError
+
+    away, moved, nothing = (
+        kafka.KafkaError.COORDINATOR_NOT_AVAILABLE,
+        kafka.KafkaError.REBALANCE_IN_PROGRESS,
+        kafka.KafkaError._NO_OFFSET,
+    )
+    outcomes = []
+    for codes in ((), (away, moved), (away, nothing), (away,) * 9):
+        consumer = Consumer(*codes)
+        asyncio.run(brokers.Position(consumer, "events").commit())
+        outcomes.append((consumer.waited_for, consumer.written))
+    assert outcomes == [(1, 1), (3, 1), (2, 0), (4, 0)]
+
+
 def test_nothing_is_lost_while_the_broker_or_the_service_is_away(tmp_path: Path) -> None:
     batch = count(100, 1000)
     with ExitStack() as stack:

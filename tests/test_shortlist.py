@@ -247,3 +247,18 @@ def test_with_nothing_to_go_by_the_list_is_still_whole() -> None:
     found = Shortlist(target).pick(nobody, Wanted(10))[0]
     assert found is not None
     assert found.columns.tolist() == top_k(exact(target, nobody, Wanted(10)), 10)[0].tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99), st.integers(0, 20))
+def test_a_part_that_is_the_same_for_everybody_grows_to_what_it_is_made_anew(seed: int, more: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=30 + more).astype(np.float32)
+    new = np.arange(values.size) >= 25
+    items = np.arange(values.size, dtype=np.int32)
+    first = parts.Columns.of(items[:30], new[:30])
+    whole = parts.Columns.of(items, new, first.sample)
+    anew = parts.Fixed(values, whole)
+    longer = parts.Fixed(values, whole, parts.Fixed(values[:30], first))
+    assert (longer.spread.mean, longer.spread.deviation) == pytest.approx((anew.spread.mean, anew.spread.deviation))
+    assert longer.propose(5).tolist() == anew.propose(5).tolist()

@@ -15,7 +15,7 @@ from isthmus.model import voice
 from isthmus.model.base import TrainingData
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.model.stacking import learn
-from isthmus.model.voice import TOLERATED, give_voice
+from isthmus.model.voice import TOLERATED, Practice, give_voice
 from isthmus.split.task import Task
 from isthmus.types import Bools, Floats
 
@@ -60,7 +60,7 @@ def heard() -> tuple[Task, list[Table], Blend]:
     crowd[:, :8] = np.random.default_rng(2).normal(size=(900, 8))
     methods = [Table("crowd", crowd), reader(informed(wanted, 3.0, 3))]
     blend = learn(methods, task)
-    return task, methods, give_voice(blend, methods, task, taught(task), seed=1)
+    return task, methods, give_voice(blend, methods, task, Practice(taught(task), seed=1))
 
 
 def test_new_items_are_heard_and_known_ones_lose_next_to_nothing(heard: tuple[Task, list[Table], Blend]) -> None:
@@ -85,7 +85,7 @@ def test_what_one_reader_alone_says_of_new_items_is_not_given_away(seed: int) ->
     new, every = task.item_groups["new item"], np.ones(900, dtype=bool)
     wants_new = new[task.targets]
     learned = learn(methods, task)
-    blend = give_voice(learned, methods, task, taught(task), seed=1)
+    blend = give_voice(learned, methods, task, Practice(taught(task), seed=1))
     alone = Blend(("crowd", "reader"), dict.fromkeys(COHORTS, (0.0, 1.0)))
     silent = replace(blend, voice=(0.0, 0.0), level=-1e6)
     fresh, known, total = (
@@ -97,15 +97,15 @@ def test_what_one_reader_alone_says_of_new_items_is_not_given_away(seed: int) ->
     assert known[0] >= (1 - 1.5 * voice.MOST) * known[2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(voice, "MOST", TOLERATED)
-        shy = give_voice(learned, methods, task, taught(task), seed=1)
+        shy = give_voice(learned, methods, task, Practice(taught(task), seed=1))
     assert reached(shy, methods, task, new, wants_new) < 0.6 * fresh[1]
 
 
 def test_where_nobody_wants_what_is_new_known_items_lose_next_to_nothing() -> None:
     task, wanted = world(900, seed=4)
     methods = [Table("crowd", informed(wanted, 3.0, 1)), reader(informed(wanted, 3.0, 3))]
-    blend = give_voice(learn(methods, task), methods, task, taught(task), seed=1)
-    assert voice._rehearse(blend, methods, task, taught(task), (1,), 1).unhidden == 0
+    blend = give_voice(learn(methods, task), methods, task, Practice(taught(task), seed=1))
+    assert voice._rehearse(blend, methods, task, (1,), Practice(taught(task), 1)).unhidden == 0
     hidden = np.zeros(T, dtype=bool)
     hidden[:4] = True
     wanted_known = ~hidden[task.targets]
@@ -117,7 +117,7 @@ def test_where_nobody_wants_what_is_new_known_items_lose_next_to_nothing() -> No
 def test_a_reader_that_knows_nothing_costs_next_to_nothing() -> None:
     task, wanted = world(900, new=8, seed=4)
     methods = [Table("crowd", informed(wanted, 3.0, 1)), reader(informed(wanted, 0.0, 3))]
-    blend = give_voice(learn(methods, task), methods, task, taught(task))
+    blend = give_voice(learn(methods, task), methods, task, Practice(taught(task)))
     new = task.item_groups["new item"]
     silent = replace(blend, voice=(0.0, 0.0), level=-1e6)
     before, after = (reached(one, methods, task, new, ~new[task.targets]) for one in (silent, blend))
@@ -152,7 +152,7 @@ def test_the_score_with_a_voice_equals_a_loop() -> None:
 def test_without_anybody_who_reads_new_items_stay_below() -> None:
     task, wanted = world(100, new=5)
     methods = [Table("crowd", informed(wanted, 1.0, 1))]
-    blend = give_voice(learn(methods, task), methods, task, taught(task))
+    blend = give_voice(learn(methods, task), methods, task, Practice(taught(task)))
     assert blend.voice == (0.0,)
     assert blend.level < -1
 
@@ -163,9 +163,9 @@ def test_where_nobody_wants_a_new_item_they_speak_as_loud_as_known_ones_bear() -
     methods = [Table("crowd", informed(few.targets, 2.0, 1)), reader(informed(few.targets, 0.0, 2))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(voice, "ENOUGH_NEW", 10_000)
-        blend = give_voice(learn(methods, few), methods, few, taught(few))
+        blend = give_voice(learn(methods, few), methods, few, Practice(taught(few)))
         patch.setattr(voice, "TOLERATED", 0.3)
-        freer = give_voice(learn(methods, few), methods, few, taught(few))
+        freer = give_voice(learn(methods, few), methods, few, Practice(taught(few)))
     assert blend.voice is not None
     assert freer.voice is not None
     assert 0.2 < blend.voice[1] <= freer.voice[1]
@@ -193,7 +193,7 @@ def test_where_nobody_wants_a_new_item_those_who_know_the_known_ones_speak_for_t
     methods = [Table("crowd", informed(few.targets, 2.0, 1)), reader(informed(few.targets, 2.0, 2)), Noise()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(voice, "ENOUGH_NEW", 10_000)
-        blend = give_voice(learn(methods, few), methods, few, taught(few))
+        blend = give_voice(learn(methods, few), methods, few, Practice(taught(few)))
     assert blend.voice is not None
     assert blend.voice[1] > 4 * blend.voice[2]
 
@@ -204,7 +204,7 @@ def test_the_slow_do_not_practise_and_have_no_say_about_new_items() -> None:
     slow.name = "sequence"  # type: ignore[misc]
     methods = [Table("crowd", informed(wanted, 2.0, 1)), reader(informed(wanted, 2.0, 3)), slow]
     blend = Blend(("crowd", "reader", "sequence"), dict.fromkeys(COHORTS, (0.5, 0.25, 0.25)))
-    heard = give_voice(blend, methods, task, taught(task), slow=("sequence",))
+    heard = give_voice(blend, methods, task, Practice(taught(task), slow=("sequence",)))
     assert heard.voice is not None
     assert heard.voice[1] > 0
     assert heard.voice[2] == 0

@@ -38,7 +38,7 @@ def doctor_(
         list[str] | None,
         typer.Argument(
             metavar="[DATA]...",
-            help="Stores to look at in the place of this machine: a folder of the service, postgresql://, redis://.",
+            help="Looked at instead of this machine: a service's folder, a backup, a model, postgresql://, redis://.",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where a store cannot keep what it accepts.")] = False,

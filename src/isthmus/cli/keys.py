@@ -9,6 +9,8 @@ import typer
 
 from isthmus.cli.extras import needs
 from isthmus.cli.show import Json, Verbose, put_json, say, table, wants_json
+from isthmus.errors import InputError
+from isthmus.log import logger
 
 if TYPE_CHECKING:
     from isthmus.service.lock.vault import Vault
@@ -41,20 +43,22 @@ def create_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Make a key; it is shown this once. From the first one on the service needs one, on this machine too."""
-    vault = _vault(data)
+    vault, new = _vault(data, new=True)
     quota = quota_events, quota_lists
     key, text = vault.create(tenant=tenant, scopes=scope, platforms=platform or [], label=label, days=days, quota=quota)
     vault.close()
     if wants_json():
         put_json({"prefix": key.prefix, "key": text})
-        return
-    say(text)
+    else:
+        say(text)
+    if new:
+        logger.warning("%s is new: no service has its data there yet", data)
 
 
 @group.command("list")
 def list_(data: Data, as_json: Json = False, verbose: Verbose = False) -> None:  # noqa: ARG001
     """List the keys, without their secrets."""
-    vault = _vault(data)
+    vault, _ = _vault(data)
     keys = vault.known()
     vault.close()
     if wants_json():
@@ -83,7 +87,7 @@ def revoke_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Close a key for good; a running service sees it within a second."""
-    vault = _vault(data)
+    vault, _ = _vault(data)
     vault.revoke(prefix)
     vault.close()
     if wants_json():
@@ -95,7 +99,7 @@ def revoke_(
 @group.command("audit")
 def audit_(data: Data, as_json: Json = False, verbose: Verbose = False) -> None:  # noqa: ARG001
     """Check the chain of the audit log and show it."""
-    vault = _vault(data)
+    vault, _ = _vault(data)
     entries = vault.audit()
     vault.close()
     if wants_json():
@@ -105,11 +109,18 @@ def audit_(data: Data, as_json: Json = False, verbose: Verbose = False) -> None:
     table("audit log, unbroken", ("when", "tenant", "by", "what", "said"), rows)
 
 
-def _vault(data: str) -> Vault:
+def _vault(data: str, *, new: bool = False) -> tuple[Vault, bool]:
+    """Return the keys of a service, and whether there were none before; only ``new`` ones may be made."""
     with needs("service"):
-        from isthmus.service.lock.vault import Vault
+        from isthmus.service.lock.vault import FILE, Vault
         from isthmus.service.settings import data_folder
-    return Vault(data_folder(data))
+    folder = data_folder(data)
+    there = (folder / FILE).is_file()
+    if not there and not new:
+        raise InputError(
+            "no service keeps its data here", where=folder, fix="name its --data, MODEL.service by default"
+        )
+    return Vault(folder), not there
 
 
 def _day(seconds: int | None) -> str | None:

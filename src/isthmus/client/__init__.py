@@ -1,6 +1,6 @@
 """The typed client of the service."""
 
-from isthmus.client.answers import Consent, Consents, Event, Item, Judged, Listed, Lists, Place, Receipt
+from isthmus.client.answers import Consent, Consents, Event, Item, Judged, Listed, Lists, Place, Reason, Receipt, Wishes
 from isthmus.client.client import Client, ServiceError
 from isthmus.client.rollout import Rollout
 
@@ -14,7 +14,9 @@ __all__ = [
     "Listed",
     "Lists",
     "Place",
+    "Reason",
     "Receipt",
     "Rollout",
     "ServiceError",
+    "Wishes",
 ]

@@ -55,24 +55,64 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What lists are asked for besides their length.
+
+    Parameters
+    ----------
+    platforms, categories, langs : tuple of str
+        Items of these only; all where empty.
+    exclude : tuple of (str, str)
+        Items left out: platform and item.
+    context : tuple of (str, str, str)
+        What the one person met just now, the newest last: platform, item, event word. It is not kept.
+    reasons : int
+        Items of the one person's history named for each place, at most.
+    """
+
+    platforms: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    langs: tuple[str, ...] = ()
+    exclude: tuple[tuple[str, str], ...] = ()
+    context: tuple[tuple[str, str, EventName], ...] = ()
+    reasons: int = 0
+
+
+@dataclass(frozen=True)
+class Reason:
+    """An item of the history, and what the score would lack without it."""
+
+    platform: str
+    item: str
+    title: str | None
+    domain: str
+    contribution: float
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """Events on disk: how many were new, the ids of all, of those known already, and of those that differ."""
+    """Events on disk: how many were new, the ids of all, of those known already, of those that differ.
+
+    ``unknown`` are events on items that are not known: they count once the item is put.
+    """
 
     accepted: int
     ids: tuple[str, ...]
     duplicates: tuple[str, ...]
     conflicts: tuple[str, ...]
     data_version: int
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Place:
-    """One item of a list; the score where it was asked for."""
+    """One item of a list; score and reasons where they were asked for."""
 
     platform: str
     item: str
     title: str | None
     score: float | None = None
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,21 @@ from urllib.parse import quote
 
 import httpx
 
-from isthmus.client.answers import Account, Consent, Consents, Event, Item, Listed, Lists, Place, Receipt
+from isthmus.client.answers import (
+    Account,
+    Consent,
+    Consents,
+    Event,
+    Item,
+    Listed,
+    Lists,
+    Place,
+    Reason,
+    Receipt,
+    Wishes,
+)
 from isthmus.client.rollout import Rollout
-from isthmus.errors import IsthmusError
+from isthmus.errors import InputError, IsthmusError
 
 Json = dict[str, object]
 #: Answers after which the same request may be sent again.
@@ -53,6 +65,11 @@ class Client:
         How often a request is sent, at most. Events carry ids, so that none counts twice.
     transport : httpx.BaseTransport, optional
         Another way to the service, for tests.
+
+    Raises
+    ------
+    InputError
+        ``url`` begins with neither ``http://`` nor ``https://``.
     """
 
     def __init__(
@@ -64,6 +81,8 @@ class Client:
         tries: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InputError("is no address of a service", where=url, fix="write http://127.0.0.1:8080")
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self._tries = tries
@@ -95,7 +114,8 @@ class Client:
         named = [event if event.id else replace(event, id=uuid.uuid4().hex) for event in events]
         body: Json = {"events": [_plain(asdict(event)) for event in named]}
         said = self._ask("POST", "/v1/events", body, {"traceparent": traceparent} if traceparent else None)
-        texts = {name: tuple(cast("list[str]", said[name])) for name in ("ids", "duplicates", "conflicts")}
+        names = ("ids", "duplicates", "conflicts", "unknown")
+        texts = {name: tuple(cast("list[str]", said.get(name, []))) for name in names}
         return Receipt(_whole(said["accepted"]), **texts, data_version=_whole(said["data_version"]))
 
     def recommend(
@@ -106,14 +126,24 @@ class Client:
         k: int = 10,
         exclude_seen: bool = True,
         scores: bool = False,
+        wishes: Wishes | None = None,
     ) -> Lists:
-        """Return lists for accounts (platform, user): one for each domain, or of ``target`` only."""
+        """Return lists for accounts (platform, user): one for each domain, or of ``target`` only.
+
+        Raises
+        ------
+        InputError
+            ``persons`` is no list of pairs.
+        ServiceError
+            The service refused, or there is no answer after all tries.
+        """
         body: Json = {
-            "persons": [{"platform": platform, "user": user} for platform, user in persons],
+            "persons": _accounts(persons),
             "target": target,
             "k": k,
             "exclude_seen": exclude_seen,
             "scores": scores,
+            **({} if wishes is None else _wished(wishes)),
         }
         said = self._ask("POST", "/v1/recommend", body)
         lists = tuple(_listed(one) for one in cast("list[Json]", said["lists"]))
@@ -173,7 +203,8 @@ class Client:
             try:
                 answer = self._http.request(method, path, json=body, headers=headers)
             except httpx.TransportError as error:
-                failed = ServiceError(f"no answer: {type(error).__name__}", where=str(self._http.base_url))
+                fix = "see whether it runs: isthmus serve MODEL" if isinstance(error, httpx.ConnectError) else ""
+                failed = ServiceError(f"no answer: {type(error).__name__}", where=str(self._http.base_url), fix=fix)
             else:
                 if answer.is_success:
                     return cast("Json", answer.json())
@@ -184,6 +215,23 @@ class Client:
             if left:
                 time.sleep(wait)
         raise failed
+
+
+def _accounts(persons: Sequence[Account]) -> list[Json]:
+    """Return accounts as the service takes them."""
+    if any(isinstance(one, str) or len(one) != 2 for one in persons):
+        raise InputError("persons is no list of pairs", where="recommend", fix="write [('shop', 'u17')]")
+    return [{"platform": platform, "user": user} for platform, user in persons]
+
+
+def _wished(wishes: Wishes) -> Json:
+    """Return wishes as the service takes them."""
+    return {
+        "filters": {name: list(getattr(wishes, name)) for name in ("platforms", "categories", "langs")},
+        "exclude": [{"platform": platform, "item": item} for platform, item in wishes.exclude],
+        "context": [{"platform": one[0], "item": one[1], "event": one[2]} for one in wishes.context],
+        "reasons": wishes.reasons,
+    }
 
 
 def _problem(answer: httpx.Response) -> ServiceError:
@@ -216,7 +264,15 @@ def _whole(number: object) -> int:
 def _places(said: object) -> tuple[Place, ...]:
     rows = cast("list[dict[str, str]]", said)
     return tuple(
-        Place(row["platform"], row["item"], row["title"], cast("float | None", row.get("score"))) for row in rows
+        Place(row["platform"], row["item"], row["title"], cast("float | None", row.get("score")), _reasons(row))
+        for row in rows
+    )
+
+
+def _reasons(row: Mapping[str, object]) -> tuple[Reason, ...]:
+    told = cast("list[dict[str, str]]", row.get("reasons") or [])
+    return tuple(
+        Reason(one["platform"], one["item"], one["title"], one["domain"], float(one["contribution"])) for one in told
     )
 
 

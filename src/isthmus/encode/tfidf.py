@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,8 +24,9 @@ FORMAT: Final = 1
 
 #: Scripts written without spaces: kana, Han with its extensions, and compatibility forms.
 _UNSPACED: Final = "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN: Final = re.compile(f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}]+")
-_FIRST_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
+#: A word, or a run of characters of a script without spaces.
+TOKEN: Final = re.compile(f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}]+")
+UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
 
 #: Below this many texts a frequent word may still be what sets a taste apart.
 _MANY: Final = 1000
@@ -100,7 +102,7 @@ class TfidfEncoder:
     def fit(cls, texts: Iterable[str], settings: TfidfSettings | None = None) -> TfidfEncoder:
         """Return an encoder whose vocabulary and idf come from ``texts``: those known before the cut, no others."""
         settings = settings or TfidfSettings()
-        words, counts = _count(list(texts), _words_of)
+        words, counts = _count(list(texts), words_of)
         grams, inside = _count(words, _grams_of(settings.ngrams))
         blocks = [
             _Block(*_kept(names, block, settings)) for names, block in ((words, counts), (grams, counts @ inside))
@@ -117,9 +119,24 @@ class TfidfEncoder:
         """Names of the features, (F,); an n-gram at an edge of its word shows the edge as a space."""
         return self._words.vocabulary + self._grams.vocabulary
 
+    def idf(self, word: str) -> float:
+        """Return the inverse document frequency of a word, case-folded; 0 for one that the vocabulary has not.
+
+        Examples
+        --------
+        >>> encoder = TfidfEncoder.fit(["green tea", "green tea bags"])
+        >>> encoder.idf("tea"), encoder.idf("coffee")
+        (1.0, 0.0)
+        """
+        words = self._words.vocabulary
+        place = bisect_left(words, word)
+        if place == len(words) or words[place] != word:
+            return 0.0
+        return float(1.0 + np.log((1.0 + self._n_texts) / (1.0 + self._words.texts_with[place])))
+
     def transform(self, texts: Iterable[str]) -> sparse.csr_array:
         """Return (N, F) float32, rows of length 1; a text without a known feature is a row of zeros."""
-        words, counts = _count(list(texts), _words_of)
+        words, counts = _count(list(texts), words_of)
         grams, inside = _count(words, _grams_of(self.settings.ngrams))
         share = self.settings.char_weight
         blocks = [
@@ -171,17 +188,17 @@ def _block(state: Json, name: str) -> _Block:
     return _Block(vocabulary, texts_with)
 
 
-def _words_of(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Return the words of a text; characters and pairs of neighbours where no spaces part the words.
 
     Examples
     --------
-    >>> _words_of("Ｐython入门: 2nd ed.")
+    >>> words_of("Ｐython入门: 2nd ed.")
     ['python', '入', '门', '入门', '2nd', 'ed']
     """
     words: list[str] = []
-    for token in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold()):
-        if _FIRST_UNSPACED.match(token):
+    for token in TOKEN.findall(unicodedata.normalize("NFKC", text).casefold()):
+        if UNSPACED.match(token):
             words.extend(token)
             words.extend(map("".join, pairwise(token)))
         else:
@@ -202,7 +219,7 @@ def _grams_of(sizes: tuple[int, int]) -> Callable[[str], list[str]]:
         raise DataError(f"ngrams must be two rising numbers above 0, not {sizes}", where="tfidf")
 
     def grams(word: str) -> list[str]:
-        if _FIRST_UNSPACED.match(word):
+        if UNSPACED.match(word):
             return []
         edged = f" {word} "
         return [edged[at : at + n] for n in range(low, high + 1) for at in range(len(edged) - n + 1)]

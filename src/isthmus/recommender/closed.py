@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from isthmus.errors import ArtefactError
 from isthmus.files import Json, json_text, sha256
+from isthmus.room import roomy
 
 #: Kinds of files a model consists of: none of them can hold a program.
 KINDS: Final = (".json", ".parquet", ".safetensors")
@@ -106,7 +107,7 @@ def _array(opened: safe_open, name: str) -> np.ndarray:
         whole: np.ndarray = opened.get_tensor(name)  # type: ignore[no-untyped-call]
         return whole
     first = part[:rows]
-    found = np.empty(shape, first.dtype)
+    found = roomy(shape, first.dtype)  # items may come later
     found[:rows] = first
     for start in range(rows, shape[0], rows):
         found[start : start + rows] = part[start : min(start + rows, shape[0])]

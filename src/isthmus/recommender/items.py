@@ -12,6 +12,7 @@ from isthmus.errors import DataError, NotFoundError, nearest
 from isthmus.recommender.declared import declare
 from isthmus.recommender.readers import stack
 from isthmus.recommender.store import Content
+from isthmus.room import appended
 from isthmus.types import Ints
 
 
@@ -30,17 +31,35 @@ def with_items(content: Content, items: pl.DataFrame) -> Content:
     if known.height:
         raise DataError(f"{known.height} item(s) are known already, first {known['item'][0]}", where="new items")
     _require_domains(content.items, new)
-    read = content.readers.read(new)
-    table = pl.concat([content.items, new])
-    features = stack(content.features, read)
+    return lengthened(content, new)
+
+
+def lengthened(content: Content, new: pl.DataFrame) -> Content:
+    """Return the content that also knows the items ``new``, an items table of items not known yet in known domains.
+
+    What is known is not copied, but for arrays behind which there is no room: these are when items come once more
+    (:mod:`isthmus.room`).
+    """
+    table = _joined(content.items, new)
+    features = stack(content.features, content.readers.read(new))
     targets = {}
     for domain, target in content.targets.items():
         fresh = np.flatnonzero((new["domain"] == domain).to_numpy()) + content.items.height
-        every = np.concatenate([target.items, fresh]).astype(np.int32)
+        every = appended(target.items, fresh.astype(np.int32))
         methods = [method.extended(features, every, table.height) for method in target.methods]
-        flags = np.concatenate([target.new, np.ones(fresh.size, dtype=bool)])
+        flags = appended(target.new, np.ones(fresh.size, dtype=bool))
         targets[domain] = replace(target, items=every, new=flags, methods=methods)
     return declare(replace(content, targets=targets, items=table, features=features))
+
+
+def _joined(table: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Return two tables as one in few pieces: those at the end that are no longer than what follows become one."""
+    at = table.height
+    for piece in reversed(table["item"].chunk_lengths()):
+        if piece > table.height - at + new.height:
+            break
+        at -= piece
+    return pl.concat([table[:at], pl.concat([table[at:], new], rechunk=True)])
 
 
 def list_items(content: Content, *, new: bool = False) -> pl.DataFrame:

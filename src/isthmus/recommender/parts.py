@@ -179,13 +179,14 @@ class Fixed:
     columns : Columns
         The items.
     before : Fixed, optional
-        The part of the first items, all known ones among them: their order is taken over.
+        The part of the first items, all known ones among them: their order, and sums of their scores, are taken over.
     """
 
     def __init__(self, values: Floats, columns: Columns, before: Fixed | None = None) -> None:
         self._values, self.sampled = values, values[columns.sample]
-        wide = values.astype(np.float64)
-        self.spread = Spread.of(float(wide.sum()), float(wide @ wide), wide.size, float(np.abs(wide).max(initial=0.0)))
+        since = values if before is None else values[before._values.size :]
+        self._sums: Doubles = _sums(since) if before is None else _joined(before._sums, _sums(since))
+        self.spread = Spread.of(float(self._sums[0]), float(self._sums[1]), values.size, float(self._sums[2]))
         self._known: Ints = _falling(values, np.flatnonzero(~columns.new)) if before is None else before._known
         self._new: Ints = _falling(values, columns.fresh)
 
@@ -196,6 +197,16 @@ class Fixed:
     def at(self, columns: Ints) -> Floats:
         """Return the scores of some columns."""
         return self._values[columns]
+
+
+def _sums(values: Floats) -> Doubles:
+    """Return the sum, the sum of squares and the largest size of some scores."""
+    wide = values.astype(np.float64)
+    return np.array([wide.sum(), wide @ wide, np.abs(wide).max(initial=0.0)])
+
+
+def _joined(first: Doubles, second: Doubles) -> Doubles:
+    return np.array([first[0] + second[0], first[1] + second[1], max(first[2], second[2])])
 
 
 def _falling(values: Floats, columns: Ints) -> Ints:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import polars as pl
-from scipy import sparse
 
 from isthmus.encode.graph import Neighbours
 from isthmus.encode.modalities import Knowledge
@@ -16,6 +14,7 @@ from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder
 from isthmus.encode.verbalise import told_items
 from isthmus.model.base import Features, Places
+from isthmus.room import appended, stacked
 from isthmus.split.temporal import CONTEXT, TEST, Split
 from isthmus.types import Floats
 
@@ -68,10 +67,10 @@ def vocabulary(split: Split) -> TfidfEncoder:
 
 def stack(old: Features, new: Features) -> Features:
     """Return the features of old items followed by those of new ones."""
-    text = None if old.text is None or new.text is None else sparse.vstack([old.text, new.text], format="csr")
-    vectors = None if old.vectors is None or new.vectors is None else np.concatenate([old.vectors, new.vectors])
+    text = None if old.text is None or new.text is None else stacked(old.text, new.text)
+    vectors = None if old.vectors is None or new.vectors is None else appended(old.vectors, new.vectors)
     texts = None if old.texts is None or new.texts is None else (*old.texts, *new.texts)
     graph = None if old.graph is None or new.graph is None else old.graph + new.graph
-    more = {name: np.concatenate([rows, new.more[name]]) for name, rows in old.more.items() if name in new.more}
+    more = {name: appended(rows, new.more[name]) for name, rows in old.more.items() if name in new.more}
     places = None if old.places is None or new.places is None else old.places + new.places
     return Features(text, vectors, places, texts, graph, more)

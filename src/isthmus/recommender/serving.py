@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -44,12 +45,20 @@ class Scorer:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._methods = [cast("Method", _quick(method)) for method in target.methods]
+
+    @cached_property
+    def _methods(self) -> list[Method]:
+        """The methods, made ready when first needed: taking in an item does not wait for it."""
+        return [cast("Method", _quick(method)) for method in self.target.methods]
 
     @property
     def items(self) -> Indices:
         """Corpus item index of each column of the scores, (T,)."""
         return self.target.items
+
+    def make_ready(self) -> None:
+        """Make ready what the first call of :meth:`score` would wait for."""
+        self._methods  # noqa: B018
 
     def score(self, histories: Histories, blend: Blend | None = None) -> Floats:
         """Return the blended score of each target item, (B, T) float32; see :meth:`~isthmus.model.blend.Blend.score`.

@@ -22,10 +22,6 @@ ENTRIES: Final = 200_000
 Profile = Callable[[Histories], sparse.csr_array]
 
 
-#: An index is made anew when so large a share of its items came since.
-GROWN: Final = 0.1
-
-
 @dataclass(frozen=True)
 class Says:
     """What a method knows that compares sparse rows.
@@ -131,16 +127,21 @@ class TextSketch:
     columns : Columns
         The items.
     before : TextSketch, optional
-        That of the same model with the first items only: its index is kept, new items are indexed beside it.
+        That of the same model with the first items only: its indices are kept, new items are indexed beside them. The
+        newest indices become one where they hold no more items than come after them, so that there are few.
     """
 
     def __init__(self, says: Says, columns: Columns, before: TextSketch | None = None) -> None:
         self.rows, self.itself, self.profile, self.columns = says.rows, says.itself, says.profile, columns
-        keeps = before is not None and columns.size - before.base.size <= GROWN * before.base.size
-        self.base: Words = before.base if before is not None and keeps else Words.of(_some(says.rows, columns.items))
         self.sampled: sparse.csr_array = _some(says.rows, columns.items[columns.sample])
-        self.since = Words.of(_some(says.rows, columns.items[self.base.size :]))
-        self.counts, self.sums = self.base.counts + self.since.counts, self.base.sums + self.since.sums
+        self.blocks: list[Words] = [] if before is None else before.blocks.copy()
+        start = sum(block.size for block in self.blocks)
+        while self.blocks and self.blocks[-1].size <= columns.size - start:
+            start -= self.blocks.pop().size
+        if start < columns.size or not self.blocks:
+            self.blocks.append(Words.of(_some(says.rows, columns.items[start:])))
+        self.counts: Ints = np.sum([block.counts for block in self.blocks], axis=0)
+        self.sums: Doubles = np.sum([block.sums for block in self.blocks], axis=0)
 
     def parts(self, histories: Histories) -> Sequence[Part]:
         """Return what the method says for each history."""
@@ -157,8 +158,10 @@ class TextSketch:
         order = order[: max(int(np.searchsorted(np.cumsum(counts[order]), ENTRIES, "right")), 1)]
         row = np.zeros(self.columns.size, np.float32)
         taken = words[order], weights[order]
-        pour(row, taken, self.base.block)
-        pour(row, taken, self.since.block, self.base.size)
+        offset = 0
+        for block in self.blocks:
+            pour(row, taken, block.block, offset)
+            offset += block.size
         touched = np.flatnonzero(row != 0)
         if order.size == words.size:
             row[own.columns] -= own.values

@@ -19,6 +19,7 @@ from isthmus.model.popularity import Popularity
 from isthmus.recommender.parts import Columns, Part, Sketch, Spread
 from isthmus.recommender.sketches import FixedSketch, Says, SparseSketch, TextSketch, WholeSketch
 from isthmus.recommender.vectors import Vectors, VectorSketch
+from isthmus.room import appended
 from isthmus.types import Floats, Ints
 
 One = TypeVar("One")
@@ -36,8 +37,9 @@ def sketch_of(method: Method, columns: Columns, before: Sketch | None = None) ->
     elif isinstance(method, Aligned) and method.text is not None:
         sketch = AlignedSketch(method, columns, _had(before, AlignedSketch))
     else:
-        vectors = _vectors(method, columns)
-        sketch = None if vectors is None else VectorSketch(vectors, columns, _had(before, VectorSketch))
+        had = _had(before, VectorSketch)
+        vectors = _vectors(method, columns, None if had is None else had.vectors)
+        sketch = None if vectors is None else VectorSketch(vectors, columns, had)
     return WholeSketch(method, columns) if sketch is None else sketch
 
 
@@ -47,7 +49,7 @@ def _had(before: Sketch | None, kind: type[One]) -> One | None:
 
 def _fixed(method: Popularity | Launch, columns: Columns, before: Sketch | None) -> Sketch:
     values = method.scores if isinstance(method, Popularity) else method.expected
-    return FixedSketch(values.astype(np.float32), columns, _had(before, FixedSketch))
+    return FixedSketch(values.astype(np.float32, copy=False), columns, _had(before, FixedSketch))
 
 
 def _words(method: TfidfContent | GraphContent, columns: Columns, before: Sketch | None) -> Sketch:
@@ -55,7 +57,7 @@ def _words(method: TfidfContent | GraphContent, columns: Columns, before: Sketch
     return TextSketch(Says(rows, itself, method.profile), columns, _had(before, TextSketch))
 
 
-def _vectors(method: Method, columns: Columns) -> Vectors | None:
+def _vectors(method: Method, columns: Columns, before: Vectors | None) -> Vectors | None:
     """Return the vectors of a method that compares some, None for any other."""
     score = type(method).score
     if isinstance(method, Als) and score is Als.score:
@@ -64,7 +66,9 @@ def _vectors(method: Method, columns: Columns) -> Vectors | None:
         return Vectors(method.outputs, method.place, bias=method.bias)
     if not isinstance(method, TextContent) or score is not TextContent.score:
         return None
-    itself = np.einsum("nd,nd->n", method.vectors, method.vectors)
+    had = np.zeros(0, np.float32) if before is None or before.itself is None else before.itself
+    fresh = method.vectors[had.size :]
+    itself = appended(had, np.einsum("nd,nd->n", fresh, fresh))
     return Vectors(method.vectors, method.place, rows=columns.items, itself=itself, profile=method.profile)
 
 
@@ -89,8 +93,9 @@ class AlignedSketch:
             return np.asarray(method.profile(histories) @ method.wished, dtype=np.float32)
 
         assert method.text is not None
-        itself = (np.diff(method.text.indptr) > 0).astype(np.float32)
         near, alike = (None, None) if before is None else (before._near, before._alike)
+        had = np.zeros(0, np.float32) if alike is None else alike.itself
+        itself = appended(had, (np.diff(method.text.indptr[had.size :]) > 0).astype(np.float32))
         self._near: VectorSketch = VectorSketch(Vectors(method.rows, asks, rows=columns.items), columns, near)
         self._alike: TextSketch = TextSketch(Says(method.text, itself, method.profile), columns, alike)
 

@@ -103,6 +103,11 @@ def write(content: Content, path: Path) -> None:
         write_json(folder / MANIFEST, sealed(manifest))
 
 
+def version_of(path: Path) -> str:
+    """Return the version of the model in folder ``path``: twelve digits of its manifest's checksum."""
+    return sha256(path / MANIFEST)[:12]
+
+
 def read(path: Path) -> Content:
     """Return the content of folder ``path``.
 
@@ -166,9 +171,7 @@ def _write_target(folder: Path, place: int, target: Target) -> Json:
     return {
         "domain": target.domain,
         "methods": [{"name": method.name, "settings": method.settings} for method in target.methods],
-        "weights": {cohort: list(row) for cohort, row in target.blend.weights.items()},
-        "voice": None if target.blend.voice is None else list(target.blend.voice),
-        "level": target.blend.level,
+        **target.blend.to_json(),
         "log": target.log,
         "valid": target.valid,
     }
@@ -182,26 +185,15 @@ def _read_target(path: Path, place: int, said: Json, n_items: int, features: Fea
         method.target, method.n_items = arrays["items"], n_items
         method.restore(arrays_of(path / f"target-{place}-{method.name}.safetensors"), features)
         methods.append(method)
-    weights = {cohort: tuple(row) for cohort, row in cast("dict[str, list[float]]", said["weights"]).items()}
     return Target(
         str(said["domain"]),
         arrays["items"],
         arrays["new"],
         methods,
-        Blend(
-            tuple(method.name for method in methods),
-            weights,
-            _voice(said),
-            cast("float", said.get("level", 0.0)),
-        ),
+        Blend.of_json(tuple(method.name for method in methods), said),
         cast("list[Json]", said["log"]),
         cast("dict[str, float]", said["valid"]),
     )
-
-
-def _voice(said: Json) -> tuple[float, ...] | None:
-    voice = said.get("voice")
-    return None if voice is None else tuple(cast("list[float]", voice))
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -16,6 +16,7 @@ from isthmus import __version__
 from isthmus.errors import InputError, IsthmusError
 from isthmus.service.core import Service
 from isthmus.service.direct import Direct, Handler, endpoints
+from isthmus.service.examples import EXAMPLES
 from isthmus.service.lock.gate import Caller, Gate
 from isthmus.service.lock.operations import OPERATIONS, methods
 from isthmus.service.problems import RequestError, problem
@@ -32,7 +33,7 @@ from isthmus.service.routes import (
     persons,
     rollout,
 )
-from isthmus.service.routes.base import Rest
+from isthmus.service.routes.base import NAMED, Rest
 from isthmus.service.schemas import ProblemOut
 from isthmus.service.watch.traces import Traced
 
@@ -89,6 +90,8 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
     for body in (*(body for group in GROUPS for body in group.BODIES), ProblemOut):
         said = body.model_json_schema(ref_template=_REF)
         schemas.update({**said.pop("$defs", {}), body.__name__: said})
+    for name, example in EXAMPLES.items():
+        schemas[name]["examples"] = [example]
     document["components"]["securitySchemes"] = _SCHEMES
     for one in OPERATIONS:
         if one.scope and one.path in document["paths"]:
@@ -110,7 +113,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = cast("RequestValidationError", error).errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     if first["type"] == "json_invalid":
-        return problem(RequestError(400, "the body is no JSON"), _request_id(request))
+        said = f"the body is no JSON: {first['ctx']['error']}"
+        return problem(RequestError(400, said, fix="see /openapi.json for an example"), _request_id(request))
+    if first.get("ctx", {}).get("pattern") == NAMED:
+        return problem(InputError("names nothing", where=where, fix="write PLATFORM:ID"), _request_id(request))
     said = str(first["msg"]).removeprefix("Value error, ")
     return problem(InputError(said, where=where, fix="see /openapi.json"), _request_id(request))
 
@@ -120,7 +126,9 @@ async def _theirs(request: Request, error: Exception) -> Response:
     if isinstance(cause, IsthmusError):
         return problem(cause, _request_id(request))
     failed = cast("HTTPException", error)
+    fix = "operations: /openapi.json, pages for people: /console" if failed.status_code == 404 else ""
     if failed.status_code == 405:
-        failed.headers = {"allow": ", ".join(methods(request.scope["path"]))}
-    ours = RequestError(failed.status_code, str(failed.detail).lower(), headers=failed.headers)
+        allowed = ", ".join(methods(request.scope["path"]))
+        failed.headers, fix = {"allow": allowed}, f"take {allowed}"
+    ours = RequestError(failed.status_code, str(failed.detail).lower(), fix=fix, headers=failed.headers)
     return problem(ours, _request_id(request))

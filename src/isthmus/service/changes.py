@@ -28,6 +28,8 @@ from isthmus.types import EVENTS
 #: Share of the events that may wait for the disk, and age in seconds of the oldest write, above which more is refused.
 MUCH: Final = 0.1
 LONG: Final = 1.0
+#: Share above which more is refused however young the oldest is: it will be old before all of that is written.
+MOST: Final = 0.4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -52,9 +54,10 @@ def refuse_late(tenant: Tenant) -> None:
     Raises
     ------
     BusyError
-        Much waits, and has for long.
+        Much waits, and has for long; or very much does.
     """
-    if tenant.log.waiting > MUCH * tenant.settings.pending and tenant.writes.lag > LONG:
+    share = tenant.log.waiting / tenant.settings.pending
+    if share > MOST or (share > MUCH and tenant.writes.lag > LONG):
         raise BusyError("too many events wait for the disk")
 
 
@@ -75,6 +78,7 @@ async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: 
         "ids": [entry.id for entry in entries],
         "duplicates": list(receipt.duplicates),
         "conflicts": list(receipt.conflicts),
+        "unknown": [entry.id for entry in entries if (entry.platform, entry.item) not in tenant.live.shelf.names],
         "data_version": receipt.seq,
     }
 

@@ -19,7 +19,7 @@ from isthmus.service.log.base import Place
 from isthmus.service.monitor import Monitor
 from isthmus.service.problems import RequestError
 from isthmus.service.rollout.figures import Figures
-from isthmus.service.rollout.models import Models
+from isthmus.service.rollout.models import Models, require_model
 from isthmus.service.rollout.signing import Trust
 from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
 from isthmus.service.tenant import Tenant
@@ -106,6 +106,9 @@ class Service:
         """
         traces = settings.traces
         tracing = Tracing(traces, __version__, share=settings.trace_share) if traces else None
+        for name, given in places.models.items():
+            if not _pointer(places, name).exists():
+                require_model(given)
         vault = Vault(places.data)
         place = Place(places.data, places.database)
         tenants: dict[str, Tenant] = {}
@@ -118,7 +121,7 @@ class Service:
             trust = Trust(places.trust) if places.trust else None
             for name, given in places.models.items():
                 folder = places.folder or given.resolve().parent
-                models = Models(given, folder, places.data / f"{name}.model.json", trust)
+                models = Models(given, folder, _pointer(places, name), trust)
                 tenants[name] = Tenant(name, models, place, settings)
         except BaseException:
             for tenant in tenants.values():
@@ -182,3 +185,8 @@ class Service:
     async def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log."""
         await asyncio.to_thread(self.vault.note, tenant, actor, action, said)
+
+
+def _pointer(places: Places, tenant: str) -> Path:
+    """Return the file that remembers which model of a tenant answers."""
+    return places.data / f"{tenant}.model.json"

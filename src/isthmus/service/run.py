@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import socket
@@ -20,10 +21,14 @@ from isthmus.service.core import Places, Service
 from isthmus.service.lock.connection import limited
 from isthmus.service.monitor import JsonLines
 from isthmus.service.settings import ServiceSettings
+from isthmus.service.watch.lines import Aside
 
 #: Seconds without a request after which a service that drains stops to listen, and seconds after which it does so
 #: anyhow: a connection that is closed while a request is on its way fails that request.
 SETTLE: Final = (0.5, 4.0)
+#: Heaps that threads share, at most; as glibc has it, eight for each core, each of which keeps what it once needed.
+HEAPS: Final = 2
+_ARENA_MAX: Final = -8
 
 
 class _Server(uvicorn.Server):
@@ -60,6 +65,7 @@ def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> 
     InputError
         The address is taken, or the service cannot be opened; see :meth:`~isthmus.service.core.Service.open`.
     """
+    _share_heaps()
     listener = _listen(settings)
     try:
         service = Service.open(places, settings)
@@ -85,6 +91,13 @@ def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> 
     _Server(config, service).run(sockets=[listener])
 
 
+def _share_heaps() -> None:
+    """Let all threads take memory from few heaps; without glibc nothing is done."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, HEAPS)
+
+
 def _listen(settings: ServiceSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -99,7 +112,7 @@ def _listen(settings: ServiceSettings) -> socket.socket:
 
 
 def _log_json(*, verbose: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Aside(sys.stderr.fileno())
     handler.setFormatter(JsonLines())
     for name in ("isthmus", "uvicorn.error", "opentelemetry"):
         named = logging.getLogger(name)

@@ -88,6 +88,7 @@ class EventsOut(_Body):
     ids: list[str] = Field(description="Id of each event of the request.")
     duplicates: list[str] = Field(description="Ids that were known already.")
     conflicts: list[str] = Field(description="Those of them that said something else then; that stays.")
+    unknown: list[str] = Field(description="Ids of events on unknown items: they count once the item is put.")
     data_version: int = Field(description="Number of the newest record of the log.")
 
 
@@ -99,6 +100,12 @@ class FiltersIn(_Body):
     langs: list[Name] = Field(default=[], max_length=100)
 
 
+class MetIn(ItemName):
+    """An item a person met just now."""
+
+    event: EventName = Field(default="click", examples=["click"])
+
+
 class RecommendIn(_Body):
     """Lists for some accounts; accounts never seen get the list of somebody without history."""
 
@@ -108,6 +115,12 @@ class RecommendIn(_Body):
     exclude_seen: bool = Field(default=True, description="Whether items of the history are left out.")
     exclude: list[ItemName] = Field(default=[], max_length=BATCH, description="Other items left out.")
     filters: FiltersIn | None = None
+    context: list[MetIn] = Field(
+        default=[],
+        max_length=100,
+        description="What the person met just now, the newest last: it counts in these lists as events would, and is"
+        " not kept. Items that are not known are passed over. One person only.",
+    )
     scores: bool = Field(default=False, description="Whether scores are shown, to four digits.")
     reasons: Whole = Field(default=0, ge=0, le=5, description="Items of the history named for each; one person only.")
 
@@ -117,6 +130,8 @@ class RecommendIn(_Body):
             raise ValueError(f"more than {PLACES} places in all lists")
         if self.reasons and len(self.persons) > 1:
             raise ValueError("reasons are given for one person at a time")
+        if self.context and len(self.persons) > 1:
+            raise ValueError("context is of one person at a time")
         return self
 
 
@@ -128,6 +143,9 @@ class Evidence(_Body):
     title: str | None
     domain: str
     contribution: float = Field(description="Score less the score without this item.")
+    phrases: list[str] | None = Field(
+        default=None, description="What its text and that of the item explained both say; in explanations only."
+    )
 
 
 class Listed(_Body):

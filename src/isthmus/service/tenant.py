@@ -137,7 +137,7 @@ class Tenant:
         except IsthmusError:
             raise
         except Exception as error:
-            logger.exception("model %s", version.name)
+            logger.info("model %s", version.name, exc_info=True)
             said = f"cannot be served: {type(error).__name__}"
             raise ArtefactError(said, where=version.name, fix="fit it again") from error
 
@@ -262,7 +262,7 @@ class Tenant:
             return len(wanted), len(bodies) - len(wanted)
 
     def _refuse_what_cannot_be(self, live: Live, items: dict[Account, dict[str, object]]) -> None:
-        known = live.shelf.table["domain"].unique().sort().to_list()
+        known = live.shelf.domains
         for (platform, item), said in items.items():
             domain = str(said["domain"])
             if domain not in known:

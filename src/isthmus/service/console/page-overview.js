@@ -3,8 +3,8 @@
 import { call } from "./api.js";
 import { spark } from "./charts.js";
 import { data, el, figure, put, table } from "./dom.js";
-import { failure, nothing, waiting } from "./parts.js";
-import { ago, count, share, t, took, when } from "./words.js";
+import { nothing, show } from "./parts.js";
+import { ago, count, knows, share, t, took, when } from "./words.js";
 
 export const needs = [["GET", "/v1/overview"]];
 const EVERY = 10_000;
@@ -63,8 +63,20 @@ function facts(said) {
   return el("dl", { class: "facts" }, rows);
 }
 
+/** Return what needs attention, each with the page that says more. */
+function alerts(said) {
+  if (!said.alerts.length) return null;
+  const rows = said.alerts.map((one) => {
+    const drift = one.of === "drift", page = drift ? "health" : one.of, name = `drift.${one.said}`;
+    return el("li", {}, el("a", { href: `#/${page}` }, t(`page.${page}`)), " ",
+      knows(name) ? t(name) : data(one.said), drift && [" ", el("span", { class: "tag bad" }, t("health.alarm"))]);
+  });
+  return el("section", { class: "card alarm" }, el("h2", {}, t("over.alerts")), el("ul", {}, rows));
+}
+
 function drawn(said) {
   return [
+    alerts(said),
     el("div", { class: "figures" }, traffic(said), times(said), errors(said), degraded(said), events(said), model(said)),
     el("h2", {}, t("over.operations")), operations(said),
     el("h2", {}, t("over.sizes")), facts(said),
@@ -73,18 +85,10 @@ function drawn(said) {
 }
 
 export function draw(body, params, signal) {
-  put(body, waiting());
-  const look = async () => {
-    if (signal.aborted) return;
-    try {
-      const said = await call("GET", "/v1/overview");
-      if (!signal.aborted) put(body, drawn(said));
-    } catch (error) {
-      if (!signal.aborted) put(body, failure(error, look));
-      return;
-    }
-  };
-  const timer = setInterval(() => document.visibilityState === "visible" && look(), EVERY);
+  const place = el("div");
+  put(body, place);
+  const look = (quiet) => show(place, () => call("GET", "/v1/overview"), drawn, quiet);
+  const timer = setInterval(() => document.visibilityState === "visible" && look(true), EVERY);
   signal.addEventListener("abort", () => clearInterval(timer));
-  look();
+  look(false);
 }

@@ -45,7 +45,8 @@ function drawn(said, account, signal) {
   const most = Math.max(...said.evidence.map((one) => Math.abs(one.contribution)), 0);
   const heads = [{ label: t("why.met") }, { label: t("domain") }, { label: t("why.gives") }, { label: "", num: true }, ...(ranks ? [{ label: t("why.without") }] : [])];
   const rows = said.evidence.map((one, at) => [
-    el("span", { class: "what" }, titled(one), el("span", { class: "soft small" }, data(`${one.platform}:${one.item}`))),
+    el("span", { class: "what" }, titled(one), el("span", { class: "soft small" }, data(`${one.platform}:${one.item}`)),
+      one.phrases?.length ? el("span", { class: "small" }, t("why.phrases"), ...one.phrases.flatMap((said) => [" ", el("q", { dir: "auto" }, said)])) : null),
     data(one.domain), bar(one.contribution, most, digits(one.contribution, 4)), digits(one.contribution, 4), ...(ranks ? [cells[at] ?? "–"] : [])]);
   if (ranks) fill(account, said, now, cells, signal);
   return [

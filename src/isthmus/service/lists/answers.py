@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 import orjson
 
+from isthmus.encode.phrases import shared_phrases
+from isthmus.encode.template import Template
 from isthmus.errors import NotFoundError
 from isthmus.service.lists.items import Filters
 from isthmus.service.lists.lister import Listed, Lister
@@ -47,6 +49,7 @@ def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask
     filters = Filters()
     if asked.filters is not None:
         filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
+    met = tuple((one.platform, one.item, one.event) for one in asked.context)
     left_out = frozenset((one.platform, one.item) for one in asked.exclude)
     return [
         Ask(
@@ -58,6 +61,7 @@ def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask
             filters,
             settings.explore,
             settings.explore_bonus,
+            met,
         )
         for account in asked.persons
         for domain in domains
@@ -81,7 +85,8 @@ async def _answered(tenant: Tenant, asked: RecommendIn) -> tuple[list[Ask], list
 
 async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor: Monitor) -> bytes:
     """Return the lists of ``asked`` as JSON, those that have to be scored side by side."""
-    require_platforms(caller, [account.platform for account in asked.persons])
+    platforms = {account.platform for account in asked.persons} | {one.platform for one in asked.context}
+    require_platforms(caller, sorted(platforms))
     asks, answered = await _answered(tenant, asked)
     head = _head(tenant.live, answered)
     parts, degraded = [], False
@@ -196,7 +201,9 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
     ask = Ask((asked.platform, asked.user), domain)
     history, scores = await lister.contributions(ask, [row])
     nobody = float(scores_of(live, domain, live.state.batch([None]), np.array([row], np.int32))[0, 0])
-    told = evidence(live, caller, history.items.tolist(), scores[0, 0] - scores[1:, 0], asked.most)
+    items = history.items.tolist()
+    told = evidence(live, caller, items, scores[0, 0] - scores[1:, 0], asked.most)
+    await asyncio.to_thread(_say_phrases, live, row, told)
     said = {
         **whence(live),
         "item": orjson.Fragment(live.shelf.json(row)),
@@ -206,3 +213,11 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
         "evidence": told,
     }
     return orjson.dumps(said)
+
+
+def _say_phrases(live: Live, row: int, told: Sequence[dict[str, object]]) -> None:
+    """Add to each piece of evidence what its text and that of the item ``row`` both say."""
+    rows = [row, *(live.row(str(one["platform"]), str(one["item"])) for one in told)]
+    text, *others = Template().render(live.shelf.table[rows]).to_list()
+    for one, other in zip(told, others, strict=True):
+        one["phrases"] = shared_phrases(live.base.content.readers.tfidf, text, other)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ import orjson
 import polars as pl
 
 from isthmus.data.tables import SCHEMAS
+from isthmus.room import appended
 from isthmus.types import Bools, Indices, Ints
 
 Account = tuple[str, str]
@@ -44,6 +46,47 @@ class Filters:
         return bool(self.platforms or self.categories or self.langs)
 
 
+class Names(Mapping[Account, int]):
+    """The row of each item, by platform and id: the first ``size`` of a dictionary that shelves of one model share.
+
+    Parameters
+    ----------
+    rows : dict of (str, str) to int
+        Rows, rising; what lies beyond ``size`` belongs to items that this shelf does not know yet.
+    size : int
+        Items known.
+
+    Examples
+    --------
+    >>> shared = {("shop", "a"): 0, ("shop", "b"): 1}
+    >>> names = Names(shared, 1)
+    >>> list(names), names.get(("shop", "b")), ("shop", "a") in names
+    ([('shop', 'a')], None, True)
+    """
+
+    def __init__(self, rows: dict[Account, int], size: int) -> None:
+        self.rows, self._size = rows, size
+
+    def __getitem__(self, name: Account) -> int:
+        """Return the row of an item."""
+        row = self.rows[name]
+        if row >= self._size:
+            raise KeyError(name)
+        return row
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether an item is known."""
+        return self.rows.get(name, self._size) < self._size  # type: ignore[call-overload, no-any-return]
+
+    def __iter__(self) -> Iterator[Account]:
+        """Go through the items in the order of their rows."""
+        return islice(self.rows, self._size)
+
+    def __len__(self) -> int:
+        """Return how many items are known."""
+        return self._size
+
+
 class Shelf:
     """The items table as lists need it: names, ready-made JSON, availability.
 
@@ -54,28 +97,46 @@ class Shelf:
     removed : set of (str, str)
         Items (platform, item) taken off the lists.
     before : Shelf, optional
-        A shelf of the first items of the table: what it knows need not be made again.
+        That of the same model with the first items only: what it knows is shared, and so is what :meth:`show` changes.
     """
 
     def __init__(self, table: pl.DataFrame, removed: set[Account], before: Shelf | None = None) -> None:
-        self.table, self.removed = table, set(removed)
-        self.platforms: list[str] = [] if before is None else before.platforms.copy()
-        self.ids: list[str] = [] if before is None else before.ids.copy()
-        self.names: dict[Account, int] = {} if before is None else before.names.copy()
-        self._json: dict[int, bytes] = {} if before is None else before._json.copy()
-        old = len(self.ids)
-        for some in table.select("platform", "item")[old:].iter_slices(STEP):
-            platforms, ids = (column.to_list() for column in some)
-            self.names.update(zip(zip(platforms, ids, strict=True), count(len(self.ids))))
+        self.table, self.removed = table, removed
+        self.platforms: list[str] = []
+        self.ids: list[str] = []
+        rows: dict[Account, int] = {}
+        self._json: dict[int, bytes] = {}
+        self._passed: dict[Filters, Bools] = {}
+        self._off: Bools = np.zeros(0, dtype=bool)
+        self._from, self._until = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        old = 0
+        if before is not None:
+            old, rows = before.table.height, before.names.rows
+            self.platforms, self.ids, self._json = before.platforms, before.ids, before._json
+            if len(rows) > old:  # another one went on from it already, and came to nothing
+                self.platforms, self.ids, self._json = self.platforms[:old], self.ids[:old], {}
+                rows = dict(islice(rows.items(), old))
+            self._off, self._from, self._until = before._off, before._from, before._until
+            self._passed = before._passed.copy()
+        fresh = table[old:]
+        for some in fresh.select("platform", "item").iter_slices(STEP):
+            platforms, ids = [*map(sys.intern, some["platform"].to_list())], some["item"].to_list()
+            rows.update(zip(zip(platforms, ids, strict=True), count(len(self.ids))))
             self.platforms += platforms
             self.ids += ids
-        self._from = _times(table["available_from"], 0)
-        self._until = _times(table["available_until"], _ALWAYS)
-        self._bounded = bool((self._from > 0).any() or (self._until < _ALWAYS).any())
-        self._edges = np.unique(np.concatenate([self._from, self._until])) if self._bounded else np.zeros(0, np.int64)
-        self._off = np.zeros(table.height, dtype=bool)
-        self._off[[self.names[name] for name in removed if name in self.names]] = True
-        self._passed: dict[Filters, Bools] = {}
+        self.names: Names = Names(rows, table.height)
+        self.domains: list[str] = table["domain"].unique().sort().to_list() if before is None else before.domains
+        gone = np.fromiter(self._gone(old), bool, fresh.height) if removed else np.zeros(fresh.height, dtype=bool)
+        self._off = appended(self._off, gone)
+        self._from = appended(self._from, _times(fresh["available_from"], 0))
+        self._until = appended(self._until, _times(fresh["available_until"], _ALWAYS))
+        begins, ends = self._from[old:], self._until[old:]
+        known = np.zeros(0, np.int64) if before is None else before._edges
+        self._edges: Ints = np.unique(np.concatenate([known, begins[begins > 0], ends[ends < _ALWAYS]]))
+
+    def _gone(self, start: int) -> Iterator[bool]:
+        """Return whether each item from row ``start`` on is off the lists."""
+        return (name in self.removed for name in zip(self.platforms[start:], self.ids[start:], strict=True))
 
     def show(self, name: Account, *, shown: bool) -> None:
         """Put an item on the lists, or take it off."""
@@ -102,7 +163,7 @@ class Shelf:
         allowed = None
         if self._off.any():
             allowed = ~self._off[rows]
-        if self._bounded:
+        if self._edges.size:
             here = (self._from[rows] <= now) & (now < self._until[rows])
             allowed = here if allowed is None else allowed & here
         return allowed
@@ -114,13 +175,16 @@ class Shelf:
 
     def filtered(self, filters: Filters) -> Bools:
         """Return which items of the table pass ``filters``, (N,)."""
-        if filters not in self._passed:
+        found = self._passed.get(filters)
+        if found is None or found.size < self.table.height:
+            found = np.zeros(0, dtype=bool) if found is None else found
             if len(self._passed) >= FILTERS:
                 self._passed.clear()
-            self._passed[filters] = self._pass(filters)
-        return self._passed[filters]
+            self._passed[filters] = found = appended(found, self._pass(filters, self.table[found.size :]))
+        return found
 
-    def _pass(self, filters: Filters) -> Bools:
+    @staticmethod
+    def _pass(filters: Filters, table: pl.DataFrame) -> Bools:
         passed = pl.lit(value=True)
         if filters.platforms:
             passed &= pl.col("platform").is_in(filters.platforms)
@@ -129,7 +193,7 @@ class Shelf:
         if filters.categories:
             wanted = pl.element().is_in(filters.categories)
             passed &= pl.col("categories").list.eval(wanted).list.any().fill_null(value=False)
-        return np.broadcast_to(self.table.select(passed.alias("x"))["x"].to_numpy(), (self.table.height,))
+        return np.broadcast_to(table.select(passed.alias("x"))["x"].to_numpy(), (table.height,))
 
 
 def _times(column: pl.Series, default: int) -> Ints:

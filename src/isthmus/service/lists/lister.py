@@ -18,7 +18,7 @@ from isthmus.service.lists.exposure import Exposure
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import Live, Top, clock
 from isthmus.service.lists.loading import free
-from isthmus.service.lists.pace import Pace
+from isthmus.service.lists.pace import NO_LIMIT, Pace
 from isthmus.service.lists.scoring import WIDE, Ask, one, room, unmet, wide, without_each
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.watch.traces import step
@@ -36,7 +36,7 @@ LATELY: Final = 1000
 #: once, so that what is scored is still waited for when it is done.
 PROMISE: Final = 0.8
 #: Seconds of lists that are scored on the event loop itself: handing work of a few milliseconds to a thread costs more,
-#: for the two take turns at every step of it.
+#: for the two take turns at every step of it, and a busy loop would let the thread hardly get on.
 QUICK: Final = 0.004
 
 
@@ -243,7 +243,7 @@ class Lister:
             Scores with the whole history, then without each of its events.
         """
         live = self._live()
-        history = live.heard(ask.domain, live.ask([ask.person(live)])).last(WIDE)
+        history = live.heard(ask.domain, ask.asked(live)).last(WIDE)
         asked = self.aside(partial(without_each, live, ask.domain, history, rows))
         with step("score without each", {"isthmus.events": int(history.items.size)}):
             return history, await asked
@@ -276,6 +276,7 @@ class Lister:
             try:
                 if self._jobs:
                     await self._score()
+                    self._pace.goes_on = bool(self._jobs)
                 else:
                     await self._warm_some()
             except asyncio.CancelledError:
@@ -299,8 +300,7 @@ class Lister:
                 for job in jobs:
                     if not job.ask.plain and not job.done.done():
                         live = self._live()
-                        asked = live.ask([job.ask.person(live)])
-                        job.answer(await self._scored(1, partial(one, live, job.ask, asked)))
+                        job.answer(await self._scored(1, partial(one, live, job.ask, job.ask.asked(live))))
         except Exception as error:
             for job in jobs:
                 if not job.done.done():
@@ -313,7 +313,7 @@ class Lister:
             return []
         domain = self._jobs[0].ask.domain
         try:
-            size = room(self._live(), domain)
+            size = min(room(self._live(), domain), self._pace.fit(QUICK))
         except NotFoundError as error:  # the model that came in between does not know it
             for job in self._jobs:
                 if job.ask.domain == domain:
@@ -348,8 +348,8 @@ class Lister:
         how = Ask(("", ""), domain, explore=rules.explore, bonus=rules.explore_bonus).exploration(WIDE)
         tops = await self._scored(len(persons), partial(wide, live, domain, live.ask(persons), how))
         for person, stamp, said, top in zip(persons, stamps, consents, tops, strict=True):
-            if said is not _said(live, person):
-                continue  # not even as an older list: it may hold what was forbidden since
+            if said is not _said(live, person) or (person is not None and person not in live.state.linked):
+                continue  # not even as an older list: it may hold what was forbidden since, or of somebody erased since
             self._kept[person, domain] = Kept(live, edition, stamp, until, top)
             self._kept.move_to_end((person, domain))
         while len(self._kept) > self._settings.cache:
@@ -358,7 +358,7 @@ class Lister:
 
     async def _scored(self, lists: int, work: Callable[[], Done]) -> Done:
         """Return what ``work`` returns: at once if it is quick, else done in the thread."""
-        if 0 < self._pace.alone * lists < QUICK and not self._aside:
+        if lists <= self._pace.fit(QUICK) < NO_LIMIT and not self._aside:
             return self._pace.timed(lists, work)
         return await self.aside(partial(self._pace.timed, lists, work, beside=True))
 

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from isthmus.data.sequences import Histories
+from isthmus.data.tables import conform
 from isthmus.errors import ArtefactError, NotFoundError, nearest
 from isthmus.evaluate.ranks import top_k
 from isthmus.model.base import Places
@@ -18,6 +19,7 @@ from isthmus.model.blend import Blend
 from isthmus.model.fresh import Exploration
 from isthmus.recommender import Recommender
 from isthmus.recommender.consents import allowed_for
+from isthmus.recommender.items import lengthened
 from isthmus.recommender.serving import Scorer
 from isthmus.recommender.shortlist import Shortlist, Sieve, Wanted
 from isthmus.service.lists.items import Account, Shelf, items_frame
@@ -138,15 +140,22 @@ class Live:
         self.base, self.version, self.shown = base, version, shown
         self.shelf, self.state, self.added = shelf, state, added
         self.scorers = {domain: Scorer(target) for domain, target in shown.targets.items()}
-        places = shown.features.places or Places.of(shown.items)
-        self._platform: Ints = places.platform.astype(np.int64)
-        self.uses = Uses(base.content.people, places.platforms, state.consents)
         self.seq = 0
         self.edition = 0
         self.large: int | None = None
         self.shortlists: dict[str, Shortlist] = {}
         self._popular: dict[str, tuple[Indices, Floats]] = {}
         self._tries: dict[str, Tries] = {}
+        self._came: dict[Account, str] = {}
+
+    @cached_property
+    def _places(self) -> Places:
+        return self.shown.features.places or Places.of(self.shown.items)
+
+    @cached_property
+    def uses(self) -> Uses:
+        """Which events may be used for which lists."""
+        return Uses(self.base.content.people, self._places.platforms, self.state.consents)
 
     @classmethod
     def build(
@@ -164,53 +173,59 @@ class Live:
         ArtefactError
             The model gives no finite scores.
         """
-        names = Shelf(base.items, set())
-        state = State(base.content.people, dict(names.names), list(names.platforms), secret)
-        state.consents = Consents(required=rules.consent_required)
         added: dict[Account, str] = {}
         removed: set[Account] = set()
+        known = Shelf(base.items, removed)
+        state = State(base.content.people, known.names, known.platforms, secret)
+        state.consents = Consents(required=rules.consent_required)
         seq = 0
         for some in records:
             for record in some:
                 note(record.entry, added, removed)
                 state.apply(record.entry)
                 seq = record.seq
-        made = cls._with(base, version, state, {k: v for k, v in added.items() if k not in names.names}, removed)
+        made = cls._with(base, version, state, {k: v for k, v in added.items() if k not in known.names}, known)
         made.seq = seq
         made.check()
         made.large, made.shortlists = rules.large, _shortlists(made, rules.large, {})
         return made
 
     @classmethod
-    def _with(
-        cls, base: Recommender, version: Version, state: State, added: dict[Account, str], removed: set[Account]
-    ) -> Live:
-        known = set(base.items["domain"].unique().to_list())
-        fitting = [(name, body) for name, body in added.items() if domain_of(body) in known]
+    def _with(cls, base: Recommender, version: Version, state: State, added: dict[Account, str], known: Shelf) -> Live:
+        fitting = [(name, body) for name, body in added.items() if domain_of(body) in known.domains]
         shown = base.add_items(items_frame(fitting)) if fitting else base
-        shelf = Shelf(shown.items, removed)
+        shelf = Shelf(shown.items, known.removed, before=known)
+        for name in known.removed:
+            shelf.show(name, shown=False)
         state.names, state.platforms = shelf.names, shelf.platforms
         state.came([name for name, _ in fitting])
         return cls(base, version, shown, shelf, state, added)
 
     def extended(self, items: dict[Account, str]) -> Live:
-        """Return the model with more items; the state is shared, and counts them in after :meth:`adopt`."""
-        shown = self.shown.add_items(items_frame(list(items.items())))
+        """Return the model with more items, none of them known; how long that takes depends on them, not on the others.
+
+        What is known of the others is shared; the state counts the new ones in after :meth:`adopt`.
+        """
+        new = conform("items", items_frame(list(items.items())), where="new items")
+        shown = Recommender(lengthened(self.shown.content, new))
         shelf = Shelf(shown.items, self.shelf.removed, before=self.shelf)
-        longer = Live(self.base, self.version, shown, shelf, self.state, {**self.added, **items})
+        longer = Live(self.base, self.version, shown, shelf, self.state, self.added)
+        longer._came = items
+        if longer._places.platforms == self._places.platforms:
+            longer.uses = self.uses
         longer.large, longer.shortlists = self.large, _shortlists(longer, self.large, self.shortlists)
+        for domain in self._popular:
+            longer.popular(domain)
         return longer
 
     def adopt(self, before: Live) -> list[int]:
         """Make the shared state count in the items of this one; return the persons whose history grew."""
-        new = [name for name in self.added if name not in before.shelf.names]
+        self.added.update(self._came)
         self.state.names, self.state.platforms = self.shelf.names, self.shelf.platforms
         self.seq = before.seq
         for domain, tries in before._tries.items():
             self.tries(domain).carry(tries)
-        for name in self.added:
-            self.shelf.show(name, shown=name not in before.shelf.removed)
-        return self.state.came(new)
+        return self.state.came(self._came)
 
     def show(self, name: Account, *, shown: bool) -> None:
         """Put an item on the lists, or take it off."""
@@ -235,7 +250,7 @@ class Live:
         """Return the row of an item."""
         found = self.shelf.names.get((platform, item))
         if found is None:
-            raise NotFoundError(f"no item '{platform}:{item}'", where="items", fix="PUT it to /v1/items first")
+            raise NotFoundError(f"no item '{platform}:{item}'", where="items", fix="GET /v1/items?q=WORDS finds items")
         return found
 
     def ask(self, persons: Sequence[int | None]) -> Asked:
@@ -251,8 +266,13 @@ class Live:
         denied = self.uses.denied(asked.persons)
         if denied is None:
             return asked.histories
-        codes = np.unique(self._platform[self.scorer(domain).items])
-        return asked.histories.keep(allowed_for(asked.histories, denied, self._platform, codes))
+        platform = self._platform
+        codes = np.unique(platform[self.scorer(domain).items])
+        return asked.histories.keep(allowed_for(asked.histories, denied, platform, codes))
+
+    @cached_property
+    def _platform(self) -> Ints:
+        return self._places.platform.astype(np.int64)
 
     def tries(self, domain: str) -> Tries:
         """Return the new items of a domain."""
@@ -340,12 +360,17 @@ def scores_of(live: Live, domain: str, histories: Histories, rows: Indices) -> F
 
 
 def _shortlists(live: Live, large: int | None, before: Mapping[str, Shortlist]) -> dict[str, Shortlist]:
-    """Return the shortlists of domains with ``large`` items or more; what was made ``before`` is used again."""
-    return {
-        domain: Shortlist(scorer.target, before.get(domain))
-        for domain, scorer in live.scorers.items()
-        if large is not None and scorer.items.size >= large
-    }
+    """Return the shortlists of domains with ``large`` items or more; what was made ``before`` is used again.
+
+    Scorers of the others are made ready: their first list does not wait for that.
+    """
+    made = {}
+    for domain, scorer in live.scorers.items():
+        if large is not None and scorer.items.size >= large:
+            made[domain] = Shortlist(scorer.target, before.get(domain))
+        else:
+            scorer.make_ready()
+    return made
 
 
 def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:

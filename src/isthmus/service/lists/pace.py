@@ -12,6 +12,10 @@ Done = TypeVar("Done")
 NEWEST: Final = 0.2
 #: Times that the quickest work is taken to be slower with each that is slower.
 SLOWER: Final = 1.1
+#: Times that work takes longer than before, from which on it is believed only when it happens again.
+LATE: Final = 2.0
+#: Pieces without limit.
+NO_LIMIT: Final = 1 << 30
 
 
 class Pace:
@@ -25,6 +29,8 @@ class Pace:
         Without others beside it, about: the quickest of late. 0 where nothing is known.
     inside : int
         Pieces being done now.
+    goes_on : bool
+        Whether more waits for the end of what was done last: the next work began then, whatever comes between.
 
     Examples
     --------
@@ -34,22 +40,32 @@ class Pace:
     3 done
     >>> pace.inside, 0 < pace.alone < pace.seconds < 1
     (0, True)
+    >>> pace.alone = 0.3
+    >>> pace.fit(1.0), pace.fit(0.1) == NO_LIMIT
+    (3, True)
     """
 
     def __init__(self) -> None:
         self.seconds = self.alone = 0.0
         self.inside = 0
+        self.goes_on = False
+        self._ended, self._late = 0.0, False
+
+    def fit(self, seconds: float) -> int:
+        """Return how many pieces fit into so many seconds; no limit where not even one does, or nothing is known."""
+        return int(seconds / self.alone) or NO_LIMIT if self.alone else NO_LIMIT
 
     @contextmanager
     def of(self, pieces: int) -> Iterator[None]:
         """Do some pieces together."""
-        began = time.perf_counter()
+        began = self._ended if self.goes_on else time.perf_counter()
         self.inside += pieces
         try:
             yield
         finally:
             self.inside -= pieces
-            took = (time.perf_counter() - began) / pieces
+            self._ended = time.perf_counter()
+            took = (self._ended - began) / pieces
             self.seconds += (took - self.seconds) * (NEWEST if self.seconds else 1.0)
 
     def timed(self, pieces: int, work: Callable[[], Done], *, beside: bool = False) -> Done:
@@ -57,5 +73,10 @@ class Pace:
         began = time.perf_counter()
         done = work()
         took = (time.perf_counter() - began) / pieces
-        self.alone = min(took, SLOWER * self.alone) if beside and self.alone else took
+        late = took > LATE * self.alone > 0
+        if beside and self.alone:
+            self.alone = min(took, SLOWER * self.alone)
+        elif self._late or not late:  # once may be chance
+            self.alone = took
+        self._late = late
         return done

@@ -14,7 +14,7 @@ from isthmus.recommender.facade import NOT_ABOUT_ITEMS
 from isthmus.recommender.shortlist import Sieve, Wanted
 from isthmus.service.lists.items import Account, Filters
 from isthmus.service.lists.live import Asked, Live, Top, clock, ranked, scores_of
-from isthmus.types import Bools, Floats, Indices
+from isthmus.types import EVENT_WEIGHTS, EVENTS, Bools, EventName, Floats, Indices
 
 #: Length of the lists that are kept ready.
 WIDE: Final = 100
@@ -46,6 +46,8 @@ class Ask:
         Share of the places that new items get at most.
     bonus : float
         That they get besides.
+    context : tuple of (str, str, str)
+        What the person met besides the history, the newest last: platform, item, event word.
     """
 
     account: Account
@@ -56,11 +58,13 @@ class Ask:
     filters: Filters = field(default_factory=Filters)
     explore: float | None = None
     bonus: float = 0.0
+    context: tuple[tuple[str, str, EventName], ...] = ()
 
     @property
     def plain(self) -> bool:
         """Whether a list that is kept ready can answer."""
-        return self.exclude_seen and not self.filters and self.k + len(self.left_out) <= WIDE
+        usual = self.exclude_seen and not self.filters and not self.context
+        return usual and self.k + len(self.left_out) <= WIDE
 
     def cut(self, top: Top) -> Top:
         """Return the part of ``top`` that is asked for."""
@@ -79,10 +83,33 @@ class Ask:
         """Return the person; None for somebody never seen."""
         return live.state.person(*self.account)
 
+    def asked(self, live: Live) -> Asked:
+        """Return the person, and what that person did with the context at its end."""
+        asked = live.ask([self.person(live)])
+        return Asked(asked.persons, longer(asked.histories, self.met(live))) if self.context else asked
+
+    def met(self, live: Live) -> list[tuple[int, EventName]]:
+        """Return the rows of the context's items with their event words, those that are known and count."""
+        names = live.shelf.names
+        found = ((names.get((platform, item)), event) for platform, item, event in self.context)
+        return [(row, event) for row, event in found if row is not None and EVENT_WEIGHTS[event]]
+
     def rows(self, live: Live) -> list[int]:
         """Return the rows of the items left out."""
         names = live.shelf.names
         return [names[name] for name in self.left_out if name in names]
+
+
+def longer(history: Histories, met: Sequence[tuple[int, EventName]]) -> Histories:
+    """Return the history of one person with items met just now at its end."""
+    more = len(met)
+    return Histories(
+        np.array([0, history.items.size + more], np.int64),
+        np.concatenate([history.items, np.array([row for row, _ in met], np.int32)]),
+        np.concatenate([history.weights, np.array([EVENT_WEIGHTS[event] for _, event in met], np.float32)]),
+        np.concatenate([history.ts, clock() + np.arange(more, dtype=np.int64)]),
+        np.concatenate([history.events, np.array([EVENTS.index(event) for _, event in met], np.int8)]),
+    )
 
 
 def room(live: Live, domain: str) -> int:
@@ -116,7 +143,7 @@ def one(live: Live, ask: Ask, asked: Asked) -> Top:
 
 def unmet(live: Live, ask: Ask, person: int | None, top: Top) -> Top:
     """Return as much as is asked for of a list made before, less what may not be listed; its beginning comes first."""
-    seen = live.state.met(person) if ask.exclude_seen else frozenset[int]()
+    seen = live.state.met(person) | {row for row, _ in ask.met(live)} if ask.exclude_seen else frozenset[int]()
     enough, now = ask.k + len(ask.left_out), clock()
     beginning = [] if ask.filters or ask.explore is not None else [enough + len(seen)]
     kept = top

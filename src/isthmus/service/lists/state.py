@@ -50,7 +50,7 @@ class State:
     ----------
     people : People
         What the model knows of people.
-    names : dict of (str, str) to int
+    names : mapping of (str, str) to int
         Row of each item (platform, item); grows when items come.
     platforms : list of str
         Platform of each item row; grows too.
@@ -58,7 +58,7 @@ class State:
         Key of the log's tombstones.
     """
 
-    def __init__(self, people: People, names: dict[Account, int], platforms: list[str], secret: bytes) -> None:
+    def __init__(self, people: People, names: Mapping[Account, int], platforms: list[str], secret: bytes) -> None:
         self.names, self.platforms, self._secret = names, platforms, secret
         self.accounts: dict[Account, int] = {}
         for some in people.accounts.select("platform", "user", "person").iter_slices(STEP):

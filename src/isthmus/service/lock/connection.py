@@ -1,10 +1,14 @@
-"""Connections that give no whole request in time, or headers or a refused body without end, are closed."""
+"""Connections that give no whole request in time, or headers or a refused body without end, are closed.
+
+What goes out in one step goes out together: headers and body one after the other would be two calls of the system, and
+wake the other side twice.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,6 +22,47 @@ CROWD: Final = 64
 CAME: Final = "came"
 _LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _LONG: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Whole:
+    """A transport that holds back what is written until there is more, or the present step of the loop is over.
+
+    Everything but writing and closing is the transport's own.
+
+    Parameters
+    ----------
+    transport : asyncio.Transport
+        What writes.
+    loop : asyncio.AbstractEventLoop
+        Its loop.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._held = transport, loop, b""
+
+    def __getattr__(self, name: str) -> object:
+        """Return what the transport has."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write what was held back together with ``data``, or hold it back."""
+        if self._held:
+            whole, self._held = self._held + data, b""
+            self._transport.write(whole)
+        elif data:
+            self._held = bytes(data)
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        if self._held:
+            whole, self._held = self._held, b""
+            self._transport.write(whole)
+
+    def close(self) -> None:
+        """Write what was held back, and close."""
+        self.flush()
+        self._transport.close()
 
 
 class Connection(HttpToolsProtocol):
@@ -34,7 +79,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first headers."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", Whole(transport, self.loop)))
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -47,7 +47,13 @@ _KEYS: Final = """
 SELECT prefix, salt, hash, tenant, scopes, platforms, label, created, expires, revoked, events, lists FROM keys
 """
 _NOTE: Final = "INSERT INTO audit (ts, tenant, actor, action, said, before, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_NOTES: Final = "SELECT number, ts, tenant, actor, action, said, before, hash FROM audit ORDER BY number"
+_NOTES: Final = """
+SELECT number, ts, tenant, actor, action, said, before, hash FROM audit WHERE number > ? ORDER BY number LIMIT ?
+"""
+#: Entries of the audit log read at a time.
+PAGE: Final = 1000
+#: Pages of the audit log's file in memory, KiB (negative as SQLite has it): it is written at its end.
+_CACHE: Final = -256
 _START: Final = "0" * 64
 
 
@@ -70,6 +76,7 @@ class Vault:
             if name not in known:
                 self._db.execute(f"ALTER TABLE keys ADD COLUMN {name} INTEGER")
         self._book, self._booking = connect(self.path), threading.Lock()  # the audit log is used from other threads
+        self._book.execute(f"PRAGMA cache_size={_CACHE}")
         self._rows: dict[str, tuple[Key, bytes, str]] = {}
         self._seen, self._looked = -1, 0.0
         self._refresh()
@@ -212,19 +219,33 @@ class Vault:
         InputError
             An entry was changed or is missing.
         """
-        before, found = _START, []
+        return list(self.entries())
+
+    def entries(self) -> Iterator[dict[str, object]]:
+        """Yield the audit log, oldest first, a part of it in memory at a time.
+
+        Raises
+        ------
+        InputError
+            An entry was changed or is missing.
+        """
+        before, place = _START, 0
         with self._booking:
-            rows = self._book.execute(_NOTES).fetchall()
             last = self._book.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchall()
-        for place, (number, ts, tenant, actor, action, said, linked, digest) in enumerate(rows, start=1):
-            if number != place or linked != before or digest != _link(before, ts, tenant, actor, action, said):
-                raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
-            before = str(digest)
-            entry = {"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))}
-            found.append({**entry, "hash": before[:16]})
-        if last and last[0][0] != len(found):
+        while rows := self._page(place):
+            for number, ts, tenant, actor, action, said, linked, digest in rows:
+                place += 1
+                if number != place or linked != before or digest != _link(before, ts, tenant, actor, action, said):
+                    raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
+                before = str(digest)
+                entry = {"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))}
+                yield {**entry, "hash": before[:16]}
+        if last and int(str(last[0][0])) > place:
             raise InputError("the end of the audit log is missing", where=self.path)
-        return found
+
+    def _page(self, after: int) -> list[tuple[object, ...]]:
+        with self._booking:
+            return self._book.execute(_NOTES, (after, PAGE)).fetchall()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -23,6 +23,8 @@ Done: TypeAlias = Callable[[Receipt | IsthmusError], None]
 Jobs: TypeAlias = Sequence[tuple[Sequence[Entry], Done]]
 
 FORMAT: Final = 1
+#: Records read at a time: what is replayed beside requests leaves memory behind that it once took.
+PART: Final = 1000
 #: Entries written in one commit, about.
 TOGETHER: Final = 2000
 POSTGRES: Final = ("postgresql://", "postgres://")
@@ -69,7 +71,7 @@ class EventLog(Protocol):
         """Write ``entries`` and return when they are on disk."""
 
     def read(
-        self, *, after: int = 0, until: int | None = None, size: int = 10_000, kinds: Sequence[str] = ()
+        self, *, after: int = 0, until: int | None = None, size: int = PART, kinds: Sequence[str] = ()
     ) -> Iterator[list[Record]]:
         """Yield records from ``after`` (not included) to ``until`` (included), ``size`` at a time, in order.
 

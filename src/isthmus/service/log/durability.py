@@ -60,24 +60,40 @@ def look(url: str) -> list[Finding]:
 
 
 def _folder(url: str) -> Iterator[Finding]:
+    from isthmus.recommender.store import MANIFEST as MODEL
     from isthmus.service.lock.vault import FILE
     from isthmus.service.log.backup import MANIFEST, check
     from isthmus.service.log.upkeep import FOLDER
 
     folder = data_folder(url)
     if not folder.is_dir():
-        raise InputError("no such folder", where=folder, fix="name the --data of a service, or a backup")
+        raise InputError("no such folder", where=folder, fix="name the --data of a service, a backup, or a model")
     if (folder / MANIFEST).is_file():
         yield _tried("backup", lambda: f"every file as it was copied, {check(folder)['created']}")
         return
+    if (folder / MODEL).is_file():
+        yield _tried("model", lambda: f"every file as it was written, version {_opened(folder)}")
+        return
     yield _disk(folder)
     yield _sqlite()
-    for path in sorted(folder.glob("*.db")):
+    stores = sorted(folder.glob("*.db"))
+    if not stores:
+        yield Finding("events", "note", "no service keeps its data here yet")
+    for path in stores:
         yield _file(path)
         if path.name == FILE:
             yield _audit(folder)
     for one in sorted((folder / FOLDER).glob("*")):
         yield _segments(one)
+
+
+def _opened(model: Path) -> str:
+    """Return the version of a model after it was opened, every file checked."""
+    from isthmus.recommender import Recommender
+    from isthmus.recommender.store import version_of
+
+    Recommender.open(model)
+    return version_of(model)
 
 
 def _disk(folder: Path) -> Finding:
@@ -138,7 +154,7 @@ def _audit(folder: Path) -> Finding:
 
     def told() -> str:
         with closing(Vault(folder)) as vault:
-            return f"unbroken, {len(vault.audit())} entries"
+            return f"unbroken, {sum(1 for _ in vault.entries())} entries"
 
     return _tried("audit log", told)
 

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
 from isthmus.log import logger
-from isthmus.service.log.base import FORMAT, GroupCommit, Jobs, tell
+from isthmus.service.log.base import FORMAT, PART, GroupCommit, Jobs, tell
 from isthmus.service.log.pgsession import SILENCE, Taking, connect, said_busy, schema_of
 from isthmus.service.log.records import Entry, Receipt, Record, record_of
 from isthmus.service.problems import BusyError
@@ -108,7 +108,7 @@ class PostgresLog(GroupCommit):
         super().append(entries, done)  # type: ignore[arg-type]
 
     def read(
-        self, *, after: int = 0, until: int | None = None, size: int = 10_000, kinds: Sequence[str] = ()
+        self, *, after: int = 0, until: int | None = None, size: int = PART, kinds: Sequence[str] = ()
     ) -> Iterator[list[Record]]:
         """Yield records from ``after`` (not included) to ``until`` (included), ``size`` at a time, in order."""
         last = self.seq if until is None else until
@@ -139,7 +139,7 @@ class PostgresLog(GroupCommit):
             db = connect(self.url, self.schema, name=self._name)
         except BusyError as error:
             said = str(error.__cause__).strip().splitlines()
-            raise InputError(f"the database cannot be reached: {said[-1] if said else ''}", where="--data") from None
+            raise InputError(f"the database cannot be reached: {said[0] if said else ''}", where="--data") from None
         try:
             end = time.monotonic() + LETTING_GO
             while not (locked := _locked(db, self.schema)) and time.monotonic() < end:

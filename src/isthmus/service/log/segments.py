@@ -18,15 +18,21 @@ from isthmus.data.sources.segments import (
     Segment,
     durable,
     read_manifest,
+    verified,
     write_manifest,
 )
+from isthmus.errors import ArtefactError
 from isthmus.files import new_file, sha256
+from isthmus.log import logger
 from isthmus.service.lists.items import Account, items_frame
 from isthmus.service.log.base import EventLog
 from isthmus.service.log.records import ERASE, EVENT, EXPIRE, ITEM, Record, tombstone
 
 #: Events of a segment, at most.
 ROWS: Final = 500_000
+#: Segments of less than half as many events that are left beside each other; of more, larger ones are made: each file
+#: costs an erasure time.
+FEW: Final = 24
 _ORDER: Final = ("platform", "user", "ts", "seq")
 
 
@@ -84,6 +90,7 @@ class Segments:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 manifest = replace(manifest, sealed_until=until)
                 write_manifest(self.folder, manifest)
+            manifest = self._merged(manifest)
             self._sweep(manifest)
             return manifest.rows - before
 
@@ -109,29 +116,33 @@ class Segments:
         names = {tombstone(log.secret, *account): account for account in known}
         plain = {names[stone]: seq for stone, seq in gone.stones.items() if stone in names}
         hidden = {stone: seq for stone, seq in gone.stones.items() if stone not in names}
-        for segment in manifest.segments if gone else ():
+        if gone and manifest.segments:
             drop = _of_names(plain) | _of_terms(gone.terms)
             if hidden:
-                drop = drop | _of_names(self._found(segment, hidden, log.secret))
-            manifest = self._without(manifest, segment, drop)
+                drop = drop | _of_names(self._found(manifest, hidden, log.secret))
+            touched = self._scan(manifest, "file").filter(drop).select("file").unique().collect()["file"].to_list()
+            for segment in manifest.segments:
+                if str(self.folder / segment.file) in touched:
+                    manifest = self._without(manifest, segment, drop)
         if until > manifest.erased_until:
             manifest = replace(manifest, erased_until=until)
             write_manifest(self.folder, manifest)
         self._sweep(manifest)
         return before - manifest.rows
 
-    def _found(self, segment: Segment, stones: dict[str, int], secret: bytes) -> dict[Account, int]:
-        """Return the accounts in a segment that a tombstone names."""
-        pairs = pl.scan_parquet(self.folder / segment.file).select("platform", "user").unique().collect().rows()
+    def _scan(self, manifest: Manifest, file: str | None = None) -> pl.LazyFrame:
+        """Return the events of all segments, gone through together: one by one, many files take long."""
+        return pl.scan_parquet([self.folder / one.file for one in manifest.segments], include_file_paths=file)
+
+    def _found(self, manifest: Manifest, stones: dict[str, int], secret: bytes) -> dict[Account, int]:
+        """Return the accounts in the segments that a tombstone names."""
+        pairs = self._scan(manifest).select("platform", "user").unique().collect().rows()
         marked = ((tombstone(secret, *pair), pair) for pair in pairs)
         return {(pair[0], pair[1]): stones[stone] for stone, pair in marked if stone in stones}
 
     def _without(self, manifest: Manifest, segment: Segment, drop: pl.Expr) -> Manifest:
         """Return the manifest after rows were taken out of a segment: a new file, under another name."""
-        path = self.folder / segment.file
-        if not pl.scan_parquet(path).filter(drop).select("seq").head(1).collect().height:
-            return manifest
-        kept = pl.read_parquet(path).filter(~drop)
+        kept = pl.read_parquet(self.folder / segment.file).filter(~drop)
         name = _next(segment.file)
         return manifest.replaced(segment, self._write(name, kept, segment.first, segment.last) if kept.height else None)
 
@@ -150,6 +161,21 @@ class Segments:
                 fresh = pl.concat([old.join(fresh, on=["platform", "item"], how="anti"), fresh])
             table = self._write(f"items-{last:012d}.parquet", fresh.sort("platform", "item"), 1, last)
         return replace(manifest, sealed_until=last, segments=made, items=table)
+
+    def _merged(self, manifest: Manifest) -> Manifest:
+        """Return the manifest after small segments beside each other became larger ones, if there were many."""
+        for group in _groups(manifest.segments):
+            try:
+                frames = [pl.read_parquet(verified(self.folder, one)) for one in group]
+            except ArtefactError as error:
+                logger.error("small segments are not put together: %s", error)
+                return manifest
+            first, last = group[0].first, group[-1].last
+            whole = self._write(f"events-{first:012d}-{last:012d}.parquet", pl.concat(frames).sort(_ORDER), first, last)
+            kept = [whole if one == group[0] else one for one in manifest.segments if one not in group[1:]]
+            manifest = replace(manifest, segments=tuple(kept))
+            write_manifest(self.folder, manifest)
+        return manifest
 
     def _write(self, name: str, frame: pl.DataFrame, first: int, last: int) -> Segment:
         with new_file(self.folder / name) as part:
@@ -183,6 +209,19 @@ def _batches(log: EventLog, after: int, until: int) -> Iterator[tuple[pl.DataFra
             events, items = [], {}
     if events or items:
         yield _frame(events), items, until
+
+
+def _groups(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Return small segments beside each other that together hold no more than one may."""
+    if sum(one.rows < ROWS // 2 for one in segments) <= FEW:
+        return []
+    groups: list[list[Segment]] = [[]]
+    for one in segments:
+        if one.rows >= ROWS // 2 or sum(other.rows for other in groups[-1]) >= ROWS // 2:
+            groups.append([])
+        if one.rows < ROWS // 2:
+            groups[-1].append(one)
+    return [group for group in groups if len(group) > 1]
 
 
 def _frame(records: Sequence[Record]) -> pl.DataFrame:

@@ -19,7 +19,7 @@ import apsw
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
 from isthmus.log import logger
-from isthmus.service.log.base import FORMAT, GroupCommit, Jobs
+from isthmus.service.log.base import FORMAT, PART, GroupCommit, Jobs
 from isthmus.service.log.records import (
     CONSENT,
     ERASE,
@@ -125,7 +125,7 @@ class SqliteLog(GroupCommit):
         self._writer.start()
 
     def read(
-        self, *, after: int = 0, until: int | None = None, size: int = 10_000, kinds: Sequence[str] = ()
+        self, *, after: int = 0, until: int | None = None, size: int = PART, kinds: Sequence[str] = ()
     ) -> Iterator[list[Record]]:
         """Yield records from ``after`` (not included) to ``until`` (included), ``size`` at a time, in order."""
         last = self.seq if until is None else until

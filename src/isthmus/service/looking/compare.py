@@ -17,13 +17,13 @@ from isthmus.errors import IsthmusError
 from isthmus.recommender.shortlist import Wanted
 from isthmus.service.changes import when
 from isthmus.service.lists.answers import DIGITS, require_platforms
-from isthmus.service.lists.live import Live, LiveRules, Top, Version, clock, ranked
-from isthmus.service.lists.scoring import listable
+from isthmus.service.lists.live import Live, LiveRules, Top, Version, ranked
+from isthmus.service.lists.scoring import listable, longer
 from isthmus.service.lock.gate import Caller
 from isthmus.service.log.records import EVENT, Record
 from isthmus.service.looking.forms import SHOWN, CompareIn
 from isthmus.service.tenant import Tenant
-from isthmus.types import EVENTS, Indices, Ints
+from isthmus.types import EVENTS, EventName, Indices, Ints
 
 #: Models kept in memory besides the one that answers.
 KEPT: Final = 3
@@ -135,7 +135,7 @@ async def compare(tenant: Tenant, candidates: Candidates, caller: Caller, asked:
 def _case(live: Live, caller: Caller, asked: CompareIn, person: int | None) -> _Case:
     who = live.ask([person])
     left_out = np.array([live.row(one.platform, one.item) for one in asked.without], np.int32)
-    more = np.array([live.row(one.platform, one.item) for one in asked.history], np.int32)
+    more: list[tuple[int, EventName]] = [(live.row(one.platform, one.item), "purchase") for one in asked.history]
     domains = live.domains if asked.target is None else [asked.target]
     for domain in domains:
         live.scorer(domain)
@@ -143,16 +143,9 @@ def _case(live: Live, caller: Caller, asked: CompareIn, person: int | None) -> _
     return _Case(live, caller, asked, _changed(who.histories, left_out, more), heard)
 
 
-def _changed(history: Histories, left_out: Indices, more: Indices) -> Histories:
+def _changed(history: Histories, left_out: Indices, more: Sequence[tuple[int, EventName]]) -> Histories:
     """Return a history without some items, and with others at its end."""
-    kept = history.keep(~np.isin(history.items, left_out))
-    return Histories(
-        np.array([0, kept.items.size + more.size], np.int64),
-        np.concatenate([kept.items, more]),
-        np.concatenate([kept.weights, np.ones(more.size, np.float32)]),
-        np.concatenate([kept.ts, clock() + np.arange(more.size, dtype=np.int64)]),
-        np.concatenate([kept.events, np.full(more.size, EVENTS.index("purchase"), np.int8)]),
-    )
+    return longer(history.keep(~np.isin(history.items, left_out)), more)
 
 
 async def _rank(tenant: Tenant, one: Live, case: _Case) -> _Ranked:

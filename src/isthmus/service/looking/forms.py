@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -86,6 +86,13 @@ class Sizes(_Form):
     in_flight: int
 
 
+class AlertOut(_Form):
+    """Something that needs somebody's attention now."""
+
+    of: Literal["health", "drift", "models", "privacy"] = Field(description="Page of the console that says more.")
+    said: str
+
+
 class OverviewOut(_Form):
     """The last hour of the process, and the sizes of the tenant."""
 
@@ -101,6 +108,10 @@ class OverviewOut(_Form):
     events: dict[str, int] = Field(description="By what became of them.")
     commit: Percentiles = Field(description="From the arrival of events to the disk.")
     sizes: Sizes
+    alerts: list[AlertOut] = Field(
+        description="Why requests should go elsewhere, what is done in a simpler way, what has drifted, a trial of a"
+        " model that ended by itself within a day, a changed audit log."
+    )
 
 
 class CompareIn(_Form):

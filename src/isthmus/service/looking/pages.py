@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 
@@ -17,15 +19,19 @@ from isthmus.files import Json
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.service.changes import account_of
 from isthmus.service.core import Service
-from isthmus.service.lists.live import clock
+from isthmus.service.lists.live import Version, clock
 from isthmus.service.lock.key import SCOPES, Key
 from isthmus.service.lock.operations import OPERATIONS
 from isthmus.service.tenant import Tenant
+from isthmus.service.watch.health import reasons, simpler
 
 #: Items found, entries of the audit log shown, at most.
 FOUND: Final = 20
 ENTRIES: Final = 200
+#: Microseconds for which it is said that a trial ended by itself.
+DAY: Final = 86_400_000_000
 _REPORT: Final = "report.json"
+_MANIFEST: Final = "model.json"
 _LARGEST: Final = 32 << 20
 _FOLDERS: Final = 200
 
@@ -54,7 +60,7 @@ def access(service: Service, key: Key | None, paths: set[tuple[str, str]]) -> di
 def overview(service: Service, tenant: Tenant) -> dict[str, object]:
     """Return the last hour of the process, and the sizes of a tenant."""
     live, trend = tenant.live, service.monitor.trend
-    manifest = tenant.models.folder / live.version.name / "model.json"
+    manifest = tenant.models.folder / live.version.name / _MANIFEST
     return {
         "now": time.time(),
         "began": trend.began,
@@ -73,7 +79,22 @@ def overview(service: Service, tenant: Tenant) -> dict[str, object]:
             "lists_ready": tenant.lister.kept,
             "in_flight": service.doors.inside,
         },
+        "alerts": [{"of": of, "said": said} for of, said in _alerts(service, tenant)],
     }
+
+
+def _alerts(service: Service, tenant: Tenant) -> Iterator[tuple[str, str]]:
+    """Yield what needs somebody's attention: the page that says more, and what it is."""
+    for said in (*reasons(service), *simpler(service)):
+        yield "health", said
+    for name, feature in tenant.observer.features.items():
+        if feature.finding.alarm:
+            yield "drift", name
+    ended = tenant.models.pointer.ended
+    if ended is not None and clock() - ended.at < DAY:
+        yield "models", f"{ended.role} {ended.model}: {ended.reason}"
+    if not service.patrol.intact:
+        yield "privacy", "the audit log was changed"
 
 
 async def find(tenant: Tenant, words: str) -> dict[str, object]:
@@ -106,23 +127,25 @@ def item(tenant: Tenant, name: str) -> dict[str, object]:
 
 def audit(service: Service, tenant: Tenant) -> dict[str, object]:
     """Return the newest entries of one tenant, and whether the whole log is as it was written."""
-    problem = None
+    problem, mine = None, 0
+    shown: deque[dict[str, object]] = deque(maxlen=ENTRIES)
+    kept = ("ts", "actor", "action", "said", "hash")
     try:
-        entries = service.vault.audit()
+        for number, one in enumerate(service.vault.entries(), 1):
+            if one["tenant"] == tenant.name:
+                mine += 1
+                shown.appendleft({"number": number, **{name: one[name] for name in kept}})
     except InputError as error:
-        entries, problem = [], error.what
-    mine = [{**one, "number": number} for number, one in enumerate(entries, 1) if one["tenant"] == tenant.name]
-    kept = ("number", "ts", "actor", "action", "said", "hash")
-    newest = [{name: one[name] for name in kept} for one in reversed(mine[-ENTRIES:])]
-    return {"intact": problem is None, "problem": problem, "entries": len(mine), "newest": newest}
+        mine, problem = 0, error.what
+        shown.clear()
+    return {"intact": problem is None, "problem": problem, "entries": mine, "newest": list(shown)}
 
 
 def report(tenant: Tenant, name: str) -> dict[str, object]:
-    """Return the report of a model: from ``NAME.report`` or another folder beside it, made of the same corpus."""
-    tenant.models.version(name)
+    """Return the report of a model: from ``NAME.report`` or another folder beside it."""
+    version = tenant.models.version(name)
     folder = tenant.models.folder
-    card = _json(folder / name / "model.json").get("card")
-    corpus = card.get("fingerprint") if isinstance(card, dict) else None
+    corpus = _corpus(folder / name)
     live = tenant.live
     weights = {}
     if name == live.version.name:
@@ -131,11 +154,33 @@ def report(tenant: Tenant, name: str) -> dict[str, object]:
     for place in _places(folder, name):
         found = _json(place / _REPORT)
         data = found.get("data")
-        if found.get("format") == FORMAT and isinstance(data, dict) and corpus and data.get("fingerprint") == corpus:
+        ours = found.get("format") == FORMAT and isinstance(data, dict) and corpus and data.get("fingerprint") == corpus
+        if ours and _judges(found, place, tenant, version):
             sections = cast("list[Json]", found["sections"])
             said = {"title": str(found["title"]), "created": str(found["created"])}
             return {**empty, "report": place.name, **said, "domains": [_judged(one) for one in sections]}
     return empty
+
+
+def _corpus(model: Path) -> object:
+    """Return the fingerprint of the corpus a model was made of, None if it does not say."""
+    card = _json(model / _MANIFEST).get("card")
+    return card.get("fingerprint") if isinstance(card, dict) else None
+
+
+def _judges(found: Json, place: Path, tenant: Tenant, version: Version) -> bool:
+    """Return whether a report of the model's corpus is one of this very model.
+
+    One that does not say which models it judges is so by its name, or where no other model here has this corpus.
+    """
+    models = found.get("models")
+    if isinstance(models, dict):
+        return version.digest in models.values()
+    if place.name == f"{version.name}.report":
+        return True
+    folder = tenant.models.folder
+    others = [name for name in tenant.models.names() if name != version.name]
+    return _corpus(folder / version.name) not in [_corpus(folder / name) for name in others[:_FOLDERS]]
 
 
 def _places(folder: Path, name: str) -> list[Path]:

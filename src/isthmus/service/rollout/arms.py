@@ -122,9 +122,8 @@ class Rollout:
             if any(live.added.get(name, body) != body for name, body in items.items()):
                 changed.append(arm)
                 continue
-            known = set(live.base.items["domain"].unique().to_list())
             new = {name: body for name, body in items.items() if name not in live.shelf.names}
-            fresh = {name: body for name, body in new.items() if domain_of(body) in known}
+            fresh = {name: body for name, body in new.items() if domain_of(body) in live.shelf.domains}
             if fresh:
                 longer = await asyncio.to_thread(live.extended, fresh)
                 longer.adopt(live)

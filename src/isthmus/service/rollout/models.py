@@ -10,6 +10,7 @@ from isthmus.errors import ArtefactError, InputError, IsthmusError, NotFoundErro
 from isthmus.files import sha256
 from isthmus.log import logger
 from isthmus.recommender import Recommender
+from isthmus.recommender.store import MANIFEST, version_of
 from isthmus.service.lists.live import Version
 from isthmus.service.problems import ConflictError
 from isthmus.service.rollout.pointer import Pointer, read_pointer, write_pointer
@@ -17,7 +18,6 @@ from isthmus.service.rollout.pointer import Pointer, read_pointer, write_pointer
 if TYPE_CHECKING:
     from isthmus.service.rollout.signing import Trust
 
-_MANIFEST: Final = "model.json"
 #: Earlier models that can be gone back to.
 REMEMBERED: Final = 10
 
@@ -46,7 +46,7 @@ class Models:
     def names(self) -> list[str]:
         """Return the names of all models in the folder."""
         found = self.folder.iterdir() if self.folder.is_dir() else iter(())
-        return sorted(path.name for path in found if (path / _MANIFEST).is_file() and not path.name.startswith("."))
+        return sorted(path.name for path in found if (path / MANIFEST).is_file() and not path.name.startswith("."))
 
     def version(self, name: str) -> Version:
         """Return the version of a model; its name is looked up among :meth:`names`, never used as a path."""
@@ -55,12 +55,12 @@ class Models:
             raise NotFoundError(
                 f"no model '{name}'{nearest(name, known)}", fix=f"models: {', '.join(known[:20]) or 'none'}"
             )
-        return Version(name, sha256(self.folder / name / _MANIFEST)[:12])
+        return Version(name, version_of(self.folder / name))
 
     def written(self, name: str) -> float:
         """Return when the manifest of a model was written, seconds since 1970; 0 if it is gone."""
         try:
-            return (self.folder / name / _MANIFEST).stat().st_mtime
+            return (self.folder / name / MANIFEST).stat().st_mtime
         except OSError:
             return 0.0
 
@@ -80,7 +80,7 @@ class Models:
             raise ArtefactError("is a link", where=path, fix="copy the folder")
         signed = None if self._trust is None else self._trust.require(path)
         opened = Recommender.open(path)
-        if self.version(name) != version or signed not in (None, sha256(path / _MANIFEST)):
+        if self.version(name) != version or signed not in (None, sha256(path / MANIFEST)):
             raise ArtefactError("was written anew while it was read", where=name, fix="try again")
         return opened, version
 
@@ -133,3 +133,19 @@ class Models:
             logger.error("the pointer to the model is damaged: %s answers", self.given.name)
             return start
         return found if found is not None and found.given == start.given else start
+
+
+def require_model(path: Path) -> None:
+    """Refuse a folder that holds no model, before anything is written for it.
+
+    Raises
+    ------
+    ArtefactError
+        There is no such folder, or it is none that ``fit`` wrote; models inside it are named.
+    """
+    if (path / MANIFEST).is_file():
+        return
+    inside = sorted(one.parent.name for one in path.glob(f"*/{MANIFEST}")) if path.is_dir() else []
+    said = "is not a model" if path.exists() else "no such folder"
+    fix = f"did you mean {path / inside[0]}?" if inside else "name a folder written by isthmus fit"
+    raise ArtefactError(said, where=path, fix=fix)

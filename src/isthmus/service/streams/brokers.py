@@ -6,9 +6,10 @@ a killed consumer held comes again: from RabbitMQ and Kafka at once, from Redis 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from faststream import AckPolicy
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from aio_pika import IncomingMessage
     from confluent_kafka import Message
     from nats.aio.msg import Msg
+
+#: Times the position of a group is written, at most, and seconds before the second time; each further pause is twice as
+#: long.
+POSITIONS: Final = (8, 0.1)
 
 
 def open_source(place: Place) -> EventSource:
@@ -164,6 +169,7 @@ class _Kafka(Source):
         await self.begin(broker)
 
     async def _read(self, message: StreamMessage[tuple[Message, ...]]) -> list[Delivery]:
+        message.consumer = Position(message.consumer, self.place.label)  # type: ignore[attr-defined]
         return [self._delivery(one) for one in message.raw_message]
 
     def _delivery(self, message: Message) -> Delivery:
@@ -171,6 +177,53 @@ class _Kafka(Source):
         name = self.named(f"{message.partition()}-{message.offset()}")
         trace = trace_of(dict(message.headers() or ()))
         return Delivery(name, message.value() or b"", since(millis) if kind else None, trace)
+
+
+class Committer(Protocol):
+    """What FastStream's consumer of Kafka can do, as far as positions go."""
+
+    async def commit(self, asynchronous: bool = True) -> None: ...  # noqa: D102
+    async def seek(self, topic: str, partition: int, offset: int) -> None: ...  # noqa: D102
+
+
+class Position:
+    """The position of a group, written before the next messages are taken, and again where that fails.
+
+    FastStream does not wait for it: where it fails, messages that are settled stay with the broker until others come.
+
+    Parameters
+    ----------
+    consumer : Committer
+        What writes it.
+    label : str
+        Name of the topic, for the log.
+    """
+
+    def __init__(self, consumer: Committer, label: str) -> None:
+        self._consumer, self._label = consumer, label
+
+    async def commit(self) -> None:
+        """Write the position behind the messages that were given; nothing is lost where it cannot be."""
+        from confluent_kafka import KafkaError, KafkaException
+
+        tries, wait = POSITIONS
+        for left in reversed(range(tries)):
+            try:
+                await self._consumer.commit(asynchronous=False)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError._NO_OFFSET:  # others have the partition, or it stands there
+                    return
+                if not left:
+                    logger.warning("%s: the position is not written, messages will come again: %s", self._label, error)
+                    return
+            else:
+                return
+            await asyncio.sleep(wait)
+            wait *= 2
+
+    async def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Go back to a message."""
+        await self._consumer.seek(topic, partition, offset)
 
 
 async def _without_headers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -55,7 +56,10 @@ def script(text: str) -> str:
     ('latin', 'kana', 'han', 'none')
     """
     counts: dict[str, int] = {}
-    for letter in text[:SOME]:
+    some = text[:SOME]
+    if some.isascii():  # nearly all texts of many catalogues, and looking at each letter takes long
+        return "latin" if some.upper() != some.lower() else "none"
+    for letter in some:
         if letter.isalpha():
             name = _script(ord(letter))
             counts[name] = counts.get(name, 0) + 1
@@ -66,6 +70,7 @@ def script(text: str) -> str:
     return max(counts, key=lambda name: counts[name])
 
 
+@lru_cache(4096)
 def _script(code: int) -> str:
     return next((name for first, last, name in _SCRIPTS if first <= code <= last), "other")
 
