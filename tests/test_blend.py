@@ -115,6 +115,20 @@ def test_learning_finds_the_informative_method_and_drops_noise() -> None:
     assert (rows_of(blend)[:, [0, 2]] < 0.06).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_both_ways_of_weighing_count_as_far_as_nobody_knows_which_is_better(seed: int) -> None:
+    task, wanted = world(200, seed=seed)
+    methods = [Table(str(n), informed(wanted, 0.5 + n, seed + n)) for n in range(3)]
+    rows = [way(gather(methods, task)) for way in (merits, likeliest)]
+    low, high = np.sort([row / row.sum() for row in rows], axis=0)
+    weights = rows_of(learn(methods, task))[0]
+    assert (weights >= low - 1e-9).all()
+    assert (weights <= high + 1e-9).all()
+    apart = high - low > 0.02
+    assert apart.any()
+    assert (np.minimum(weights - low, high - weights)[apart] > 0.02 * (high - low)[apart]).all(), "neither alone"
+
+
 def test_two_halves_of_the_truth_share_the_weight_and_beat_each_part() -> None:
     task, wanted = world(800)
     methods = [Table("a", informed(wanted, 1.5, 1)), Table("b", informed(wanted, 1.5, 2))]

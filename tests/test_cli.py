@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import polars as pl
@@ -229,6 +230,8 @@ def test_fit_says_what_the_blend_uses(town: Path, tmp_path: Path) -> None:
 
 def test_evaluate_judges_the_blend_and_each_method(town: Path, tmp_path: Path) -> None:
     said = good("evaluate", town / "model", town / "split", "--out", tmp_path / "report")
+    models = json.loads((tmp_path / "report" / "report.json").read_text())["models"]
+    assert models == {"model": sha256((town / "model" / "model.json").read_bytes()).hexdigest()[:12]}
     assert {section["title"] for section in said["sections"]} == {"books", "films", "music"}
     for section in said["sections"]:
         assert {row["name"] for row in section["systems"]} == {"blend", "popularity", "knn", "tfidf"}

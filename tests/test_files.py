@@ -84,7 +84,7 @@ def test_one_kind_of_folder_never_takes_the_place_of_another(tmp_path: Path) -> 
         store(tmp_path / "c", "split", "split.json")
     assert (tmp_path / "c" / "data").read_text() == "precious"
     assert names(tmp_path) == ["c"]
-    assert len(set(MANIFESTS)) == 8
+    assert len(set(MANIFESTS)) == 9
 
 
 def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:

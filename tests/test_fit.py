@@ -122,7 +122,8 @@ def test_the_log_holds_every_trial_and_the_best_was_taken(split: Split, target: 
         alike = [trial for trial in trials if trial["settings"].get("sources") == method.settings.get("sources")]  # type: ignore[attr-defined]
         best = max(alike, key=lambda trial: trial["ndcg@10"])  # type: ignore[return-value,arg-type]
         assert best["ndcg@10"] == pytest.approx(target.valid[method.name], abs=1e-6)
-        assert trials[0]["settings"] == dict(METHODS[method.name].defaults)
+        apart = {"sources": False} if "sources" in METHODS[method.name].grid else {}
+        assert trials[0]["settings"] == {**METHODS[method.name].defaults, **apart}
         assert method.settings in [trial["settings"] for trial in trials]
 
 
@@ -173,7 +174,7 @@ def test_search_tries_one_setting_after_the_other(
         lambda method, task: np.full(9, value[method.settings["a"]] + value[method.settings["b"]] / 10),
     )
     run = replace(search, deadline=time.monotonic() + 60, log=[])
-    best = run.run("slow")
+    best = run.finish(run.begin("slow"))
     assert best.settings == {"a": 1, "b": 1, "half_life": 0.0}
     assert [(trial.settings["a"], trial.settings["b"]) for trial in run.log] == [(0, 0), (1, 0), (2, 0), (1, 1), (1, 2)]
     assert slow.fits == 3, "a setting that only reads needs no fit"
@@ -204,27 +205,75 @@ def test_other_domains_teach_only_if_that_is_more_than_chance(
     monkeypatch.setattr(slow, "grid", {"sources": values})
     monkeypatch.setattr(tune, "validate_each", lambda method, task: 0.3 + differences * method.settings["sources"])
     run = replace(search, deadline=time.monotonic() + 60, log=[])
-    assert run.run("slow").settings["sources"] is kept
+    assert run.finish(run.begin("slow")).settings["sources"] is kept
 
 
 def test_no_trial_starts_after_the_deadline(search: Search, slow: type[Slow]) -> None:
     run = replace(search, deadline=time.monotonic() - 1, log=[])
-    assert run.run("slow").settings == dict(slow.defaults)
+    assert run.finish(run.begin("slow")).settings == dict(slow.defaults)
     assert len(run.log) == 1, "the defaults are always tried"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "late", "tried"),
+    [
+        ("slow", {}, False, [False, True]),
+        ("slow", {}, True, [False]),
+        ("slow", {"sources": True}, True, [True]),
+        ("carrier", {}, True, [True]),
+    ],
+)
+def test_the_target_alone_comes_first_unless_told_otherwise(
+    search: Search, slow: type[Slow], monkeypatch: pytest.MonkeyPatch, name: str, given: Settings, late: bool,
+    tried: list[bool],
+) -> None:  # fmt: skip
+    """What other domains teach takes time: it must cost no method its place. Carriers have a guard of their own."""
+    monkeypatch.setattr(slow, "name", name)
+    monkeypatch.setattr(slow, "defaults", {"a": 0, "sources": True, "half_life": 0.0})
+    monkeypatch.setattr(slow, "grid", {"sources": (True, False)})
+    monkeypatch.setitem(METHODS, "carrier", slow)
+    monkeypatch.setattr(tune, "CARRIERS", ("carrier",))
+    run = replace(search, deadline=time.monotonic() + (-1 if late else 60), log=[], starts={name: given})
+    run.finish(run.begin(name))
+    assert [trial.settings["sources"] for trial in run.log] == tried
+
+
+def test_slow_lessons_from_other_domains_leave_no_method_out(
+    split: Split, features: Features, slow: type[Slow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, a method that took long with all domains spent the time of the others, which were left out."""
+
+    class Elsewhere(Slow):
+        defaults: ClassVar[Settings] = {"sources": True, "a": 0, "half_life": 0.0}
+        grid: ClassVar = {"sources": (True, False)}
+
+        def _fit(self, data: TrainingData, seed: int) -> None:
+            super()._fit(data, seed)
+            time.sleep(1.2 if self.settings["sources"] else 0.0)
+
+    monkeypatch.setitem(METHODS, "slow", Elsewhere)
+    monkeypatch.setattr("isthmus.train.fit.METHODS", {"slow": Elsewhere, **METHODS})
+    chosen = FitSettings(methods=("slow", "popularity", "tfidf"), budget=0.5, refit=False)
+    fitted = fit_target(split, "target", features, chosen)
+    assert {method.name for method in fitted.methods} == {"slow", "popularity", "tfidf"}
 
 
 def test_sources_are_only_tried_where_there_are_any(search: Search) -> None:
     run = replace(search, deadline=time.monotonic() + 60, log=[])
-    run.run("tfidf")
+    run.finish(run.begin("tfidf"))
     assert {trial.settings["sources"] for trial in run.log} == {True, False}
     data = replace(search.data, target=np.arange(search.data.n_items, dtype=np.int32))
     task = replace(
         search.task, items=data.target, popularity=np.zeros(data.n_items, np.int64),
         targets=search.task.items[search.task.targets], item_groups={},
     )  # fmt: skip
-    alone = Search(data, task, seed=0, deadline=time.monotonic() + 60)
-    alone.run("tfidf")
-    assert {trial.settings["sources"] for trial in alone.log} == {True}
+    mine = search.data.histories.keep(search.data.in_target[search.data.histories.items])
+    for alone in (
+        Search(data, task, seed=0, deadline=time.monotonic() + 60),
+        Search(replace(search.data, histories=mine), search.task, seed=0, deadline=time.monotonic() + 60),
+    ):
+        alone.finish(alone.begin("tfidf"))
+        assert {trial.settings["sources"] for trial in alone.log} == {True}
 
 
 def test_a_spent_budget_leaves_methods_out_and_says_so(
@@ -306,6 +355,6 @@ def test_a_large_corpus_chooses_ease_on_fewer_items_and_learns_it_in_full() -> N
         popularity=np.ones(n_items, np.int64), train_persons=60, exclude_seen=True,
     )  # fmt: skip
     search = Search(data, task, 0, deadline=0.0)
-    found = search.run("ease")
+    found = search.finish(search.begin("ease"))
     assert [trial.settings["max_items"] for trial in search.log] == [collaborative.QUICK, 15000]
     assert found.settings["max_items"] == 15000

@@ -49,6 +49,16 @@ def test_noise_goes_and_what_helps_stays_where_they_come_together() -> None:
     assert row[2] < 0.1
 
 
+@pytest.mark.parametrize("lucky", [1, 2])
+def test_one_or_two_lucky_persons_are_no_reason(lucky: int) -> None:
+    task, wanted = world(300, seed=6)
+    table = np.zeros((300, T), np.float32)
+    table[np.arange(lucky), wanted[:lucky]] = 1.0
+    methods = [Table("ease", informed(wanted, 2.0, 6)), Table("sequence", table)]
+    assert learn(methods, task).weighs("sequence"), "nobody guards it here"
+    assert not learn(methods, task, guarded=CARRIERS).weighs("sequence")
+
+
 def test_the_methods_not_guarded_are_blended_as_if_alone() -> None:
     task, wanted = world(300, seed=4)
     ground = [Table("ease", informed(wanted, 2.0, 1)), Table("knn", informed(wanted, 2.0, 2))]

@@ -120,8 +120,9 @@ def test_a_restored_method_needs_no_path_and_loads_no_model_to_score_by_items() 
         again.restore(state, Features())
 
 
-def test_a_known_text_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted = carrier().fit(data())
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the texts that carriers read from now on."""
     read: list[str] = []
     plain = LanguageCarrier._read
 
@@ -130,6 +131,31 @@ def test_a_known_text_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None
         return plain(self, texts, keep=keep)
 
     monkeypatch.setattr(LanguageCarrier, "_read", spy)
+    return read
+
+
+def test_without_sources_only_the_texts_of_the_target_are_read(read: list[str]) -> None:
+    fitted = carrier(sources=False).fit(data())
+    assert [text for text in read if text] == [text for text in TOOLS if text]
+    assert not fitted.vectors[:6].any()
+    places = replace(PLACES, domain=np.append(PLACES.domain, 1), platform=np.append(PLACES.platform, 1))
+    longer = fitted.extended(Features(places=places, texts=(*TEXTS, "tea pot")), np.arange(6, 13, dtype=np.int32), 13)
+    assert longer.vectors[12].any(), "a text that another domain has was not read before"
+
+
+def test_the_items_are_read_once_an_epoch(read: list[str]) -> None:
+    method = carrier(epochs=2.0, learning_rate=1e-2, batch=4)
+    rising = iter(range(9))
+    method.hooks = Hooks(watch=lambda fitted: float(next(rising)))
+    method.fit(data())
+    assert len(read) == 2 * len(TEXTS)
+    raw = read_items(method.model, TEXTS, precision="float32")
+    np.testing.assert_allclose(method.vectors.astype(np.float32), raw, atol=2e-3)
+
+
+def test_a_known_text_is_not_read_again(read: list[str]) -> None:
+    fitted = carrier().fit(data())
+    read.clear()
     places = replace(PLACES, domain=np.append(PLACES.domain, [1, 1, 1]), platform=np.append(PLACES.platform, [1, 1, 1]))
     features = Features(places=places, texts=(*TEXTS, "hand saw", "a new saw", "a new saw"))
     longer = fitted.extended(features, np.arange(6, 15, dtype=np.int32), 15)

@@ -86,10 +86,13 @@ def test_knobs_that_change_nothing_are_not_searched(split: Split, features: Feat
 
 def test_fit_starts_from_what_was_found(split: Split, features: Features) -> None:
     starts: dict[str, Settings] = {"knn": {"window": 3, "fame": 0.9}, "ease": {"l2": 7.0}}
-    for name, start in (("knn", starts["knn"]), ("tfidf", {})):
-        fitted = fit_target(split, DOMAIN, features, FitSettings(methods=(name,), budget=0.0, settings=starts))
-        assert fitted.methods[0].settings == {**METHODS[name].defaults, **start}
-        assert [row["settings"] for row in fitted.log] == [fitted.methods[0].settings]
+    found: Settings = {"window": 3, "fame": 0.9, "sources": True}
+    for name, start in (("knn", starts["knn"]), ("knn", found), ("tfidf", {})):
+        how = FitSettings(methods=(name,), budget=0.0, settings={**starts, name: start})
+        fitted = fit_target(split, DOMAIN, features, how)
+        begun = {**METHODS[name].defaults, "sources": False, **start}
+        assert [row["settings"] for row in fitted.log] == [begun]
+        assert fitted.methods[0].settings == begun
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.carried import pretrained, scene
 
 from isthmus.evaluate.verdict import Verdict
-from isthmus.pipeline.trials import Trial, TrialSettings, curve, trial
+from isthmus.pipeline.runs import Run
+from isthmus.pipeline.trials import Trial, TrialSettings, _Steps, curve, trial
 from isthmus.split.temporal import TEST
 
 CHOSEN = TrialSettings(
@@ -50,7 +53,8 @@ def test_seeds_change_the_carriers_and_nothing_else() -> None:
 
 
 def test_no_source_means_that_other_domains_are_not_even_looked_at() -> None:
-    target = tried().targets["no source"]
+    target = tried().runs["no source"].target
+    assert target is not None
     for method in target.methods:
         learned = getattr(method, "weights", None)
         if method.name == "knn" and learned is not None:
@@ -89,4 +93,43 @@ def test_zero_shot_has_a_verdict_against_the_content_methods() -> None:
     found = trial(scene().unseen, "target", scene().features, CHOSEN)
     assert set(found.arms) == {"transfer", "no source", "tfidf", "terms", "sequence"}
     assert [finding.rival for finding in found.verdict().findings] == ["no source"]
-    assert found.targets["no source"].blend.methods == ("tfidf",)
+    assert found.runs["no source"].blend.methods == ("tfidf",)
+
+
+def test_a_trial_goes_on_where_it_was_and_with_more_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[str] = []
+    done = _Steps.carried
+    monkeypatch.setattr(_Steps, "carried", lambda self, name, seed: (fitted.append(name), done(self, name, seed))[1])
+
+    def stopped(self: _Steps, name: str, seed: int) -> Run:
+        if name == "scratch":
+            raise KeyboardInterrupt
+        return done(self, name, seed)
+
+    chosen = replace(CHOSEN, shuffled=False, seeds=1, methods=("popularity", "tfidf"))
+    words = (scene().split, "target", scene().features)
+    with monkeypatch.context() as once:
+        once.setattr(_Steps, "carried", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            trial(*words, chosen, work=tmp_path)
+    first = trial(*words, chosen, work=tmp_path)
+    assert fitted == ["scratch"], "what was done before the end was kept"
+    again = trial(*words, replace(chosen, seeds=2), work=tmp_path)
+    assert fitted == ["scratch", "transfer", "scratch"], "a further seed learns once more, the first does not"
+    for name, (run, *_) in first.arms.items():
+        other = again.arms[name][0]
+        assert other.system == run.system
+        assert np.array_equal(other.top, run.top)
+        for metric, values in run.metrics.items():
+            np.testing.assert_array_equal(other.metrics[metric], values)
+    assert again.runs["transfer"].blend == first.runs["transfer"].blend
+    assert again.runs["transfer"].settings == first.runs["transfer"].settings
+    assert again.runs["sources"].target is None
+    assert len(again.arms["scratch"]) == 2
+
+    trial(*words, replace(chosen, persons=100), work=tmp_path)
+    assert fitted[3:] == ["transfer", "scratch"], "other settings are another trial"
+    for file in tmp_path.glob("scratch-0-*/arrays.safetensors"):
+        file.write_bytes(b"not this")
+    trial(*words, chosen, work=tmp_path)
+    assert fitted[5:] == ["scratch"], "what was damaged is done again"

@@ -24,6 +24,7 @@ MANIFESTS: Final = (
     "vectors.json",
     "model.json",
     "ratings.json",
+    "run.json",
     "classes.json",
     "report.json",
     "isthmus.json",

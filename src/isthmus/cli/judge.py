@@ -30,11 +30,13 @@ def evaluate_(
     """Measure a model on the test part: the blend against each of its methods, with intervals and paired tests."""
     from isthmus.pipeline import evaluate
     from isthmus.recommender import Recommender
+    from isthmus.recommender.store import version_of
     from isthmus.split.temporal import Split
 
     opened = Recommender.open(model)
     first = int(str(opened.card["seed"]))
     report = evaluate(opened, Split.open(split), seeds=range(first + 1, first + seeds))
+    report = report.of({model.resolve().name: version_of(model)})
     report.save(out)
     show(report, out)
 
@@ -51,13 +53,16 @@ def compare_(
     """Measure several models on the same people; the first is compared with each other one."""
     from isthmus.pipeline import compare
     from isthmus.recommender import Recommender
+    from isthmus.recommender.store import version_of
     from isthmus.split.temporal import Split
 
     if len(folders) < 3:
         raise InputError(f"{len(folders)} folder(s) given", fix="give two or more models, then the split they share")
     *models, split = folders
     opened = Split.open(split)
-    report = compare([(name, Recommender.open(path)) for name, path in _names(models).items()], opened)
+    named = _names(models)
+    report = compare([(name, Recommender.open(path)) for name, path in named.items()], opened)
+    report = report.of({name: version_of(path) for name, path in named.items()})
     report.save(out)
     show(report, out)
 

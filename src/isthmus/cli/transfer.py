@@ -178,9 +178,10 @@ def trial_(
     starts = read_starts(start or [], (domain,))
     how = TrialSettings(starts, seeds=seeds, budget=budget, methods=split_words(methods) or GROUND, members=members)
     how = replace(how, shuffled=shuffled)
-    done = trials(opened, domain, features_of(opened, how), how, wanted)
-    made = report(done, opened)
-    made.save(out)
+    with working(out) as work:
+        done = trials(opened, domain, features_of(opened, how), how, wanted, work=work)
+        made = report(done, opened)
+        made.save(out)
     _tell(made, out)
 
 

@@ -111,6 +111,16 @@ class Report:
             )
         return cls(content)
 
+    def of(self, models: Mapping[str, str]) -> Report:
+        """Return the report that also says what it judged: names of models to their versions.
+
+        Examples
+        --------
+        >>> Report.build(Cards("An empty report", machine={}), []).of({"mine": "0a1b"}).data["models"]
+        {'mine': '0a1b'}
+        """
+        return Report({**self._data, "models": dict(models)})
+
     @property
     def data(self) -> Json:
         """Everything in the report, as JSON values; a number without a value is None."""

@@ -12,6 +12,7 @@ from isthmus.errors import InputError
 from isthmus.model.base import Features, Method, Settings, State, TrainingData
 from isthmus.model.content import without_self
 from isthmus.model.space import ContentSpace
+from isthmus.room import appended
 from isthmus.types import Bools, Floats, Indices, Ints
 
 #: Newest events of a person that take part: a person with thousands says little more and takes their square in time.
@@ -166,7 +167,10 @@ class Aligned(Method):
 
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """Place new items by their content."""
-        self.restore(self.state(), features)
+        fresh = self.space.rows(features.texts_of(slice(len(self.rows), None)))
+        self.rows, self.wished = appended(self.rows, fresh), appended(self.wished, fresh @ self.map)
+        self.known = appended(self.known, np.zeros(len(fresh), dtype=bool))
+        self.text = features.text
 
 
 def _spread(flags: Bools, most: int = 256) -> Ints:

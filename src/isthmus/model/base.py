@@ -17,7 +17,8 @@ from scipy import sparse
 from isthmus.data.sequences import Histories
 from isthmus.encode.graph import Neighbours
 from isthmus.errors import InputError
-from isthmus.types import Bools, Floats, Indices
+from isthmus.room import appended
+from isthmus.types import Bools, Floats, Indices, Ints
 
 #: Microseconds.
 DAY: Final = 86_400_000_000
@@ -76,9 +77,7 @@ class Places:
         )
         domain = np.array([domains.index(name) for name in other.domains], np.int32)[other.domain]
         platform = np.array([platforms.index(name) for name in other.platforms], np.int32)[other.platform]
-        return Places(
-            np.concatenate([self.domain, domain]), np.concatenate([self.platform, platform]), domains, platforms
-        )
+        return Places(appended(self.domain, domain), appended(self.platform, platform), domains, platforms)
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,11 @@ class Features:
     texts: tuple[str, ...] | None = None
     graph: Neighbours | None = None
     more: Mapping[str, Floats] = field(default_factory=dict)
+
+    def texts_of(self, rows: Ints | Indices | slice) -> Features:
+        """Return TF-IDF features and language-model vectors of some items only."""
+        text = None if self.text is None else sparse.csr_array(self.text[rows])
+        return Features(text, None if self.vectors is None else self.vectors[rows])
 
 
 @dataclass(frozen=True)
@@ -286,14 +290,14 @@ class ItemToItem(Method):
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """New items have no neighbours yet."""
         known = self.weights
-        indptr = np.pad(known.indptr, (0, self.n_items - known.shape[0]), mode="edge")
+        indptr = appended(known.indptr, np.full(self.n_items - known.shape[0], known.indptr[-1], known.indptr.dtype))
         self.weights = sparse.csr_array((known.data, known.indices, indptr), shape=(self.n_items, target.size))
 
 
 def grown(array: Floats, rows: int, fill: float = 0.0) -> Floats:
     """Return ``array`` with ``rows`` rows, the new ones filled with ``fill``."""
     new = np.full((rows - array.shape[0], *array.shape[1:]), fill, array.dtype)
-    return np.concatenate([array, new])
+    return appended(array, new)
 
 
 def strongest(block: Floats, k: int) -> sparse.csr_array:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
 from isthmus.data.sequences import Histories
+from isthmus.files import Json
 from isthmus.model.base import Method
 from isthmus.model.constraints import Constraints
 from isthmus.split.cohorts import FEW, person_cohorts
@@ -109,6 +110,25 @@ class Blend:
                 scores *= np.where(new, np.float32(spoken), own)
             total[rows] += scores
         return self.keep(total, histories, methods[0].target)
+
+    def to_json(self) -> Json:
+        """Return weights, voice and level; the names of the methods and the rules are kept elsewhere."""
+        weights = {cohort: list(row) for cohort, row in self.weights.items()}
+        return {"weights": weights, "voice": None if self.voice is None else list(self.voice), "level": self.level}
+
+    @classmethod
+    def of_json(cls, methods: tuple[str, ...], said: Json) -> Blend:
+        """Return the blend that :meth:`to_json` told of.
+
+        Examples
+        --------
+        >>> blend = Blend(("knn",), dict.fromkeys(COHORTS, (1.0,)), voice=(2.0,), level=-1.0)
+        >>> Blend.of_json(("knn",), blend.to_json()) == blend
+        True
+        """
+        weights = {cohort: tuple(row) for cohort, row in cast("dict[str, list[float]]", said["weights"]).items()}
+        voice = cast("list[float] | None", said.get("voice"))
+        return cls(methods, weights, None if voice is None else tuple(voice), cast("float", said.get("level", 0.0)))
 
     def among(self, methods: Sequence[str]) -> Blend:
         """Return the same blend over more ``methods``, in that order; the new ones have no weight."""

@@ -12,6 +12,7 @@ from isthmus.encode.base import unit
 from isthmus.encode.whiten import Whitening
 from isthmus.errors import ArtefactError, InputError
 from isthmus.model.base import Features, Method, Settings, State, TrainingData
+from isthmus.room import appended
 from isthmus.types import Floats, Indices
 
 #: How much an event of another domain counts beside one of the target's.
@@ -39,12 +40,16 @@ class TfidfContent(Method):
         """Return the texts (N, F) as this method reads them."""
         return text
 
+    def _joined(self, text: sparse.csr_array, fresh: sparse.csr_array) -> sparse.csr_array:  # noqa: ARG002
+        """Return all texts as this method reads them, where it read those before and the ``fresh`` ones."""
+        return text
+
     def _take(self, text: sparse.csr_array, before: int = 0) -> None:
         """Keep the texts, the first ``before`` of which are known."""
-        self.text = self._read(text)
-        fresh = self.text[before:] if before else self.text
+        fresh = self._read(sparse.csr_array(text[before:]) if before else text)
+        self.text = self._joined(text, fresh) if before else fresh
         squares = np.asarray(fresh.multiply(fresh).sum(axis=1), dtype=np.float32).ravel()
-        self.itself = np.concatenate([self.itself[:before], squares]) if before else squares
+        self.itself = appended(self.itself, squares) if before else squares
         self._by_feature = None
 
     def score(self, histories: Histories) -> Floats:
@@ -117,7 +122,7 @@ class TextContent(Method):
         if features.vectors is None:
             raise ArtefactError("the model lacks its item vectors")
         fresh = unit(self.whitening.transform(features.vectors[len(self.vectors) :]))
-        self.vectors = np.concatenate([self.vectors, fresh])
+        self.vectors = appended(self.vectors, fresh)
 
 
 def without_self(scores: Floats, profile: sparse.csr_array, target: Indices, itself: Floats) -> Floats:

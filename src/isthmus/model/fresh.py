@@ -14,6 +14,7 @@ from isthmus.evaluate.ranks import top_k
 from isthmus.model.base import DAY, Doubles, Features, Method, Settings, State, TrainingData
 from isthmus.model.blend import standardise
 from isthmus.model.space import ContentSpace
+from isthmus.room import appended
 from isthmus.types import Bools, Floats, Indices, Ints
 
 #: With fewer launches than this in the log, all events of an item say how popular it became.
@@ -58,9 +59,10 @@ class Launch(Method):
         self.space, self.taste = ContentSpace.of(state), state["taste"].astype(np.float32)
         self.expected = self.space.rows(features)[self.target] @ self.taste
 
-    def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
+    def extend(self, features: Features, target: Indices) -> None:
         """Expect of new items what their content says."""
-        self.restore(self.state(), features)
+        fresh = features.texts_of(target[self.expected.size :])
+        self.expected = appended(self.expected, self.space.rows(fresh) @ self.taste)
 
 
 def launches(data: TrainingData, days: float) -> tuple[Ints, Doubles]:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar, cast
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import ndtr
 
 from isthmus.evaluate.ranks import Doubles, top_k
 from isthmus.model.base import Method
@@ -29,6 +30,9 @@ CUTS: Final = 3
 PENALTY: Final = 0.01
 #: Where nothing is known, the most likely weights start from this sum (an inverse temperature).
 SUM: Final = 0.3
+
+#: Standard errors a gain must be above to count as sure: one chance in twenty that nothing looks like that.
+SURE: Final = 1.645
 
 Wide = TypeVar("Wide", Floats, Bools)
 #: From candidates to the weights (M,) of the methods.
@@ -156,11 +160,12 @@ def _pad(listed: Bools) -> Ints:
 def learn(methods: Sequence[Method], task: Task, *, seed: int = 0, guarded: Collection[str] = ()) -> Blend:
     """Return the blend that serves best on ``task``, which must be validation.
 
-    Two ways of weighing compete (:func:`merits`, :func:`likeliest`); the one with the better NDCG@10 on persons it
-    did not learn from is taken. A kind of person gets weights of its own, near those of all, if they do better there.
+    Two ways of weighing (:func:`merits`, :func:`likeliest`) count as much as the chance that theirs is the better
+    NDCG@10 on persons they did not learn from. A kind of person gets weights of its own, near those of all, if they do
+    better there.
 
-    The ``guarded`` methods get no weight unless the blend is better with them than without, by more than one standard
-    error on persons it was not learned from: a guard against negative transfer.
+    The ``guarded`` methods get no weight unless the blend is surely better with them than without on persons it was
+    not learned from (:data:`SURE` standard errors): a guard against negative transfer.
     """
     candidates = gather(methods, task)
     names = tuple(method.name for method in methods)
@@ -239,11 +244,14 @@ def likeliest(candidates: Candidates, start: Doubles | None = None) -> Doubles:
     return found if found.sum() > 0 else first
 
 
+#: Ways of weighing all persons.
+WAYS: Final[tuple[Learner, Learner]] = (merits, likeliest)
+
+
 def _best(candidates: Candidates, rng: np.random.Generator) -> Doubles:
-    """Return the weights of whoever does best on persons it did not learn from, with the most likely sum."""
-    learners: list[Learner] = [merits, likeliest]
-    reached = _held_back(candidates, learners, rng).mean(axis=1)
-    shares = learners[int(np.argmax(reached))](candidates)
+    """Return the mean of both ways of weighing, each by its chance to be the better one, with the most likely sum."""
+    found = [way(candidates) for way in WAYS]
+    shares: Doubles = _chances(_held_back(candidates, WAYS, rng)) @ np.stack([row / row.sum() for row in found])
     summed = replace(candidates, scores=_total(candidates, shares)[:, :, None])
     return shares * likeliest(summed)
 
@@ -258,11 +266,16 @@ def _own(candidates: Candidates, everybody: Doubles, rng: np.random.Generator) -
 def _worth(candidates: Candidates, guard: Bools, seed: int) -> bool:
     """Return whether blends with the methods of ``guard`` (M,) are surely better than those without."""
     without = replace(candidates, scores=candidates.scores[:, :, ~guard])
-    reached = []
-    for some in (candidates, without):
-        each = _held_back(some, [merits, likeliest], generator(seed, "blend", "guard"))
-        reached.append(each[int(np.argmax(each.mean(axis=1)))])
-    return _surely(reached[0] - reached[1])
+    reached = [_held_back(some, WAYS, generator(seed, "blend", "guard")) for some in (candidates, without)]
+    return _surely(_chances(reached[0] + reached[1]) @ (reached[0] - reached[1]))
+
+
+def _chances(reached: Doubles) -> Doubles:
+    """Return the chances, (2,) of sum 1, that the one or the other of two rows (2, P) has the better mean."""
+    gains = reached[0] - reached[1]
+    error = float(gains.std()) / np.sqrt(max(gains.size, 1))
+    first = float(ndtr(gains.mean() / error)) if error else 0.5
+    return np.array([first, 1 - first])
 
 
 def _held_back(candidates: Candidates, learners: Sequence[Learner], rng: np.random.Generator) -> Doubles:
@@ -280,8 +293,8 @@ def _held_back(candidates: Candidates, learners: Sequence[Learner], rng: np.rand
 
 
 def _surely(gains: Doubles) -> bool:
-    """Return whether the mean of ``gains`` (P,) is more than its standard error."""
-    return bool(gains.mean() > gains.std() / np.sqrt(gains.size))
+    """Return whether the mean of ``gains`` (P,) would be as high in less than one case of twenty if it were nothing."""
+    return bool(gains.mean() > SURE * gains.std() / np.sqrt(gains.size))
 
 
 def _total(candidates: Candidates, weights: Doubles) -> Floats:

@@ -14,6 +14,7 @@ from isthmus.errors import InputError
 from isthmus.model.base import Doubles, Features, Places, Settings, State, TrainingData
 from isthmus.model.content import TfidfContent
 from isthmus.rng import generator
+from isthmus.room import stacked
 from isthmus.types import Bools, Floats, Ints
 
 #: Next items of each domain that are learned from, the newest of a person, and items that each is told from.
@@ -46,6 +47,9 @@ class TermContent(TfidfContent):
 
     def _read(self, text: sparse.csr_array) -> sparse.csr_array:
         return sparse.csr_array(text @ sparse.diags_array(np.sqrt(self.weights)))
+
+    def _joined(self, text: sparse.csr_array, fresh: sparse.csr_array) -> sparse.csr_array:  # noqa: ARG002
+        return stacked(self.text, fresh)
 
     def state(self) -> State:
         """Return the weight of each word."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -69,15 +69,45 @@ class Rehearsal:
         return replace(self.candidates, right=right, ideal=ideal).take(some)
 
 
-def give_voice(
-    blend: Blend,
-    methods: Sequence[Method],
-    task: Task,
-    data: TrainingData,
-    *,
-    seed: int = 0,
-    slow: Collection[str] = (),
-) -> Blend:
+@dataclass(frozen=True)
+class Practice:
+    """What methods learn again from, with a tenth of the items hidden.
+
+    Parameters
+    ----------
+    data : TrainingData
+        What they learned from.
+    seed : int
+        Seed of what is hidden.
+    slow : collection of str
+        Methods too slow to learn again: they do not practise, and have no say about new items.
+    learned : dict of str to Method
+        Those that have learned again, by name and settings: the next blend of them need not wait.
+    """
+
+    data: TrainingData
+    seed: int = 0
+    slow: Collection[str] = ()
+    learned: dict[str, Method] = field(default_factory=dict)
+
+    def hidden(self, task: Task) -> Bools:
+        """Return the target items that are hidden, (T,)."""
+        known = np.flatnonzero(task.popularity > 0)
+        hidden = np.zeros(task.items.size, dtype=bool)
+        drawn = generator(self.seed, "voice").choice(known, int(np.ceil(HIDDEN * known.size)), replace=False)
+        hidden[drawn] = known.size > 1
+        return hidden
+
+    def again(self, method: Method, without: Bools) -> Method:
+        """Return ``method`` as it is when learned from the items ``without`` (N,) the hidden ones."""
+        name = f"{method.name} {sorted(method.settings.items())}"
+        if name not in self.learned:
+            taught = replace(self.data, histories=self.data.histories.keep(without[self.data.histories.items]))
+            self.learned[name] = type(method)(method.settings).fit(taught, seed=self.seed)
+        return self.learned[name]
+
+
+def give_voice(blend: Blend, methods: Sequence[Method], task: Task, practice: Practice) -> Blend:
     """Return the blend with a voice for new items, learned on a validation task.
 
     A tenth of the known items of the target are hidden: their events leave the training data and the histories, and
@@ -94,17 +124,13 @@ def give_voice(
         The fitted methods, in the order of the blend.
     task : Task
         Validation persons.
-    data : TrainingData
-        What the methods learned from.
-    seed : int
-        Seed of what is hidden.
-    slow : collection of str
-        Methods too slow to learn again: they do not practise, and have no say about new items.
+    practice : Practice
+        What methods that read learn again from.
     """
-    places = tuple(n for n, method in enumerate(methods) if method.inductive and method.name not in slow)
+    places = tuple(n for n, method in enumerate(methods) if method.inductive and method.name not in practice.slow)
     if not places:
         return replace(blend, voice=(0.0,) * len(methods), level=min(LEVELS))
-    rehearsal = _rehearse(blend, methods, task, data, places, seed)
+    rehearsal = _rehearse(blend, methods, task, places, practice)
     trial = _Trial.of(rehearsal)
     if len(trial.fresh.ideal) < ENOUGH_NEW:
         readers = [methods[place] for place in places]
@@ -117,19 +143,12 @@ def give_voice(
 
 
 def _rehearse(
-    blend: Blend, methods: Sequence[Method], task: Task, data: TrainingData, places: tuple[int, ...], seed: int
+    blend: Blend, methods: Sequence[Method], task: Task, places: tuple[int, ...], practice: Practice
 ) -> Rehearsal:
-    rng = generator(seed, "voice")
-    known = np.flatnonzero(task.popularity > 0)
-    hidden = np.zeros(task.items.size, dtype=bool)
-    hidden[rng.choice(known, int(np.ceil(HIDDEN * known.size)), replace=False)] = known.size > 1
-    without = np.ones(data.n_items, dtype=bool)
+    hidden = practice.hidden(task)
+    without = np.ones(practice.data.n_items, dtype=bool)
     without[task.items[hidden]] = False
-    taught = replace(data, histories=data.histories.keep(without[data.histories.items]))
-    again = [
-        type(method)(method.settings).fit(taught, seed=seed) if place in places else method
-        for place, method in enumerate(methods)
-    ]
+    again = [practice.again(method, without) if n in places else method for n, method in enumerate(methods)]
     asked = _some(task, PERSONS)
     asked = replace(asked, histories=asked.histories.keep(without[asked.histories.items]))
     new = hidden | task.item_groups["new item"]

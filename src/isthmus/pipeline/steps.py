@@ -24,6 +24,7 @@ from isthmus.log import logger
 from isthmus.pipeline.frames import write_lists
 from isthmus.pipeline.judging import evaluate
 from isthmus.recommender import Recommender
+from isthmus.recommender.store import version_of
 from isthmus.split.temporal import TEST, Split
 from isthmus.train.fit import FitSettings
 from isthmus.train.methods import GROUND
@@ -210,7 +211,7 @@ class _Run:
         return ", ".join(f"{domain} ({len(target.methods)} methods)" for domain, target in model.targets.items())
 
     def _evaluate(self, model: Recommender, split: Split) -> str:
-        evaluate(model, split).save(self.out / "report")
+        evaluate(model, split).of({"model": version_of(self.out / "model")}).save(self.out / "report")
         return str(self.out / "report" / "report.html")
 
     def _recommend(self, model: Recommender, path: Path) -> str:

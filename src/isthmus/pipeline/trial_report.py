@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from isthmus.encode.text import TextEncoder
 from isthmus.errors import InputError
@@ -40,9 +41,17 @@ def features_of(split: Split, settings: TrialSettings) -> Features:
 
 
 def trials(
-    split: Split, domain: str, features: Features, settings: TrialSettings, shares: Sequence[float]
+    split: Split,
+    domain: str,
+    features: Features,
+    settings: TrialSettings,
+    shares: Sequence[float],
+    *,
+    work: Path | None = None,
 ) -> dict[float, Trial]:
     """Return a trial for each share of the people that teaches in the domain; 0 is zero-shot.
+
+    With a folder ``work`` for what is done, trials that were stopped go on there.
 
     Raises
     ------
@@ -54,10 +63,8 @@ def trials(
         raise InputError(f"no test event in domain '{domain}'", where=split.corpus.name, fix="cut earlier")
     if not shares:
         raise InputError("no share of the people", fix="give at least one, such as 1")
-    return {
-        share: trial(split if share == 1 else split.thinned(domain, share=share, seed=0), domain, features, settings)
-        for share in sorted(shares)
-    }
+    parts = {share: split if share == 1 else split.thinned(domain, share=share, seed=0) for share in sorted(shares)}
+    return {share: trial(part, domain, features, settings, work=work) for share, part in parts.items()}
 
 
 def report(trials: Mapping[float, Trial], split: Split) -> Report:

@@ -19,12 +19,12 @@ from isthmus.model.base import Features, Hooks, Method, Settings, TrainingData
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.model.bridge import Bridge
 from isthmus.model.stacking import learn
-from isthmus.model.voice import give_voice
+from isthmus.model.voice import Practice, give_voice
 from isthmus.split.cohorts import build_task, target_items
 from isthmus.split.task import Task
 from isthmus.split.temporal import CONTEXT, TEST, VALID, Split
 from isthmus.train.methods import CARRIERS, GROUND, METHODS, make
-from isthmus.train.tune import Search, validate
+from isthmus.train.tune import Begun, Search, validate
 from isthmus.types import Bools, Indices
 
 #: Methods that get no weight unless the blend is better with them: a guard against negative transfer.
@@ -40,8 +40,8 @@ class FitSettings:
     methods : sequence of str
         Names of the methods that take part; see :data:`isthmus.train.methods.METHODS`.
     budget : float
-        Seconds for tuning one target domain. Methods left when it is spent take part with their defaults as long
-        as twice the budget is not spent, and are left out after.
+        Seconds for tuning one target domain. All methods begin with their defaults and the target's events, unless
+        twice the budget is spent; settings, and what other domains teach, are tried in the time that is left.
     persons : int
         Validation persons that choose, at most.
     refit : bool
@@ -157,8 +157,7 @@ class Fitting:
         blend, practise = learn(methods, self.task, seed=self.settings.seed, guarded=GUARDED), self.settings.practise
         worth = [method for method in methods if method.name not in GUARDED or blend.weighs(method.name)]
         heard = [method for method in methods if method in worth or (practise and method.name in CARRIERS)]
-        among, slow = blend.among([method.name for method in heard]), () if practise else CARRIERS
-        spoken = give_voice(among, heard, self.task, self.data, seed=self.settings.seed, slow=slow)
+        spoken = give_voice(blend.among([method.name for method in heard]), heard, self.task, self.practice)
         voice = dict(zip(spoken.methods, spoken.voice or (), strict=False))
         kept = [method for method in heard if method in worth or voice.get(method.name)]
         return kept, spoken.among([method.name for method in kept])
@@ -168,6 +167,11 @@ class Fitting:
         if not self.settings.refit:
             return list(methods)
         return _refit(methods, self.later, self.settings)
+
+    @cached_property
+    def practice(self) -> Practice:
+        """What methods practise with for new items; kept, so that the next blend need not have them learn again."""
+        return Practice(self.data, self.settings.seed, () if self.settings.practise else CARRIERS)
 
     @cached_property
     def later(self) -> TrainingData:
@@ -220,17 +224,27 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
 
 
 def _tune(data: TrainingData, names: Sequence[str], task: Task, settings: FitSettings) -> tuple[list[Method], Search]:
+    """Return the methods as they were chosen: all ground methods begin before any setting is tried."""
     start = time.monotonic()
     search = Search(data, task, settings.seed, start, starts=settings.settings, hooks=settings.hooks)
+    ground, carriers = ([name for name in names if (name in CARRIERS) is kind] for kind in (False, True))
+    begun: dict[str, Begun] = {}
     methods: list[Method] = []
-    with progress(f"tune {task.domain}", len(names)) as advance:
-        for place, name in enumerate(names):
-            now = time.monotonic()
-            if methods and now > start + 2 * settings.budget:
-                logger.warning("%s: the budget is spent, %s is left out", task.domain, ", ".join(names[place:]))
+    with progress(f"tune {task.domain}", 2 * len(ground) + len(carriers)) as advance:
+        for place, name in enumerate(ground):
+            if begun and time.monotonic() > start + 2 * settings.budget:
+                logger.warning("%s: the budget is spent, %s is left out", task.domain, ", ".join(ground[place:]))
                 break
-            search.deadline = now + (start + settings.budget - now) / (len(names) - place)
-            methods.append(search.run(name))
+            begun[name] = search.begin(name)
+            advance(1)
+        todo = [*begun, *carriers]
+        for place, name in enumerate(todo):
+            now = time.monotonic()
+            if methods and name in carriers and now > start + 2 * settings.budget:
+                logger.warning("%s: the budget is spent, %s is left out", task.domain, ", ".join(todo[place:]))
+                break
+            search.deadline = now + (start + settings.budget - now) / (len(todo) - place)
+            methods.append(search.finish(begun.pop(name) if name in begun else search.begin(name)))
             advance(1)
     if not methods:
         raise InputError("no method is left to fit", where=task.domain, fix="name more methods")

@@ -100,18 +100,34 @@ class LanguageCarrier(Method):
         chosen = generator(seed, "language", "people").permutation(len(people))[:SAMPLE]
         self.sample = people.take(np.sort(chosen))
         learns = self.number("epochs") > 0
-        model = learn_language(self, data, seed) if learns else start_model(str(self.settings["start"]), seed)
-        self.show(model, keep=not learns)
+        if learns:
+            self.show(*learn_language(self, data, seed))
+        else:
+            self.show(start_model(str(self.settings["start"]), seed), keep=True)
 
-    def show(self, model: LanguageModel | None, *, keep: bool = False) -> None:
-        """Read all items with ``model`` and score by it from now on; None takes it away.
+    def show(
+        self, model: LanguageModel | None, vectors: NDArray[np.float16] | None = None, *, keep: bool = False
+    ) -> None:
+        """Read the items with ``model``, unless it gave ``vectors``, and score by it from now on; None takes it away.
 
-        With ``keep`` the vectors may come from the cache on disk, and go there.
+        Without ``sources`` the target's items alone are read. With ``keep`` the vectors may come from the cache on
+        disk, and go there.
         """
         self._model, self._packed = model, {}
-        self.vectors = np.zeros((0, 0), np.float16) if model is None else self._read(self.texts, keep=keep)
+        if model is None:
+            self.vectors = np.zeros((0, 0), np.float16)
+        else:
+            self.vectors = self._read(self._heard, keep=keep) if vectors is None else vectors
         self.fitted = len(self.vectors)
         self._forget()
+
+    @property
+    def _heard(self) -> tuple[str, ...]:
+        """The texts that count: those of the target without ``sources``, empty for the others."""
+        if self.settings["sources"]:
+            return self.texts
+        mine = set(self.target.tolist())
+        return tuple(text if place in mine else "" for place, text in enumerate(self.texts))
 
     def _take(self, features: Features, missing: Exception) -> None:
         if features.texts is None:
@@ -235,7 +251,8 @@ class LanguageCarrier(Method):
     def extend(self, features: Features, target: Indices) -> None:  # noqa: ARG002
         """Read the new items; a text that is known already is not read again."""
         missing = ArtefactError("new items come without texts", where="method language", fix=FIX)
-        known = dict(zip(self.texts, range(len(self.texts)), strict=True))
+        readable = self._readable
+        known = {text: place for place, text in enumerate(self.texts) if readable[place] or not text}
         self._take(features, missing)
         new = self.texts[len(self.vectors) :]
         fresh = tuple(dict.fromkeys(text for text in new if text not in known))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from isthmus.data.paraphrase import Paraphraser
@@ -233,8 +234,12 @@ def hard_of(model: LanguageModel, reader: Reader, histories: Histories, k: int, 
     return table
 
 
-def learn_language(method: LanguageCarrier, data: TrainingData, seed: int) -> LanguageModel:
-    """Return the model that ``method`` starts from, trained on pairs of what people did.
+def learn_language(
+    method: LanguageCarrier, data: TrainingData, seed: int
+) -> tuple[LanguageModel, NDArray[np.float16] | None]:
+    """Return the model that ``method`` starts from, trained on pairs of what people did, and the items' vectors.
+
+    The vectors are those of the best epoch, None without the hook ``watch``.
 
     Raises
     ------
@@ -260,23 +265,28 @@ def learn_language(method: LanguageCarrier, data: TrainingData, seed: int) -> La
         patience=1 if method.hooks.watch else 0,
         name="language",
     )
-    method.log = train(model, batches, loop, watch=_watcher(method) if method.hooks.watch else None)
-    if method.hooks.watch is not None:
+    watch = _Watch(method) if method.hooks.watch else None
+    method.log = train(model, batches, loop, watch=watch)
+    if watch is not None:
         method.settings["epochs"] = min(method.log.best_step / len(batches), method.number("epochs"))
     trained: LanguageModel = plain(model)
-    return trained
+    return trained, watch.vectors if watch else None
 
 
-def _watcher(method: LanguageCarrier) -> Callable[[LanguageModel], float]:
-    """Return what judges the model while it learns: the method, as if it were done."""
+class _Watch:
+    """Judges the model while it learns by the method, as if it were done; keeps the vectors of the best epoch."""
 
-    def watch(model: LanguageModel) -> float:
-        method.show(model, keep=False)
-        found = method.hooks.watch(method) if method.hooks.watch else 0.0
-        method.show(None)
+    def __init__(self, method: LanguageCarrier) -> None:
+        self.method, self.best = method, -np.inf
+        self.vectors: NDArray[np.float16] | None = None
+
+    def __call__(self, model: LanguageModel) -> float:
+        self.method.show(model)
+        found = self.method.hooks.watch(self.method) if self.method.hooks.watch else 0.0
+        if found > self.best:
+            self.best, self.vectors = found, self.method.vectors
+        self.method.show(None)
         return found
-
-    return watch
 
 
 def loop_precision(wanted: str) -> str:

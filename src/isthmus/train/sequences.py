@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from isthmus.train.carriers import SequenceCarrier
 
 #: Catalogues of a domain from this size on are sampled while learning (docs/decisions/0009-sequence-model.md).
-SAMPLED_FROM: Final = 60_000
+SAMPLED_FROM: Final = 15_000
 CANDIDATES: Final = 4096
 
 

@@ -28,6 +28,25 @@ class Trial:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A method that was tried once.
+
+    Parameters
+    ----------
+    method : Method
+        Fitted.
+    reached : float64 array (P,)
+        NDCG@10 of each validation person.
+    full : dict
+        What it is learned with in the end, where quicker settings stand in for it until then.
+    """
+
+    method: Method
+    reached: Doubles
+    full: Settings
+
+
 @dataclass
 class Search:
     """Coordinate search over a method's grid: each setting in turn, the rest at their best so far.
@@ -41,7 +60,7 @@ class Search:
     seed : int
         For methods that draw.
     deadline : float
-        ``time.monotonic()`` after which no new trial starts.
+        ``time.monotonic()`` after which no new trial starts, but the first of a method.
     starts : dict of str to dict
         Settings to start from instead of the defaults, by method.
     hooks : Hooks
@@ -56,37 +75,45 @@ class Search:
     starts: Mapping[str, Settings] = field(default_factory=dict)
     hooks: Hooks = field(default_factory=Hooks)
 
-    def run(self, name: str) -> Method:
-        """Return the method ``name``, fitted with the best settings found; the start is always tried.
+    def begin(self, name: str) -> Begun:
+        """Return the method ``name`` as it starts, which is tried however late it is.
 
-        A method that is slow to learn is tried with its :meth:`~isthmus.model.base.Method.quick` settings, and
-        learned once in full.
+        Unless the start says which domains teach, only the target does: that is the quicker way, and whoever has no
+        time for more has no method that other domains slowed down so much that another had to be left out. A method
+        that is slow to learn has its :meth:`~isthmus.model.base.Method.quick` settings until :meth:`finish`.
         """
-        usual = make(name, self.starts.get(name))
+        given = self.starts.get(name, {})
+        usual = make(name, given)
         quick = usual.quick(self.data)
-        best = self._search(make(name, {**usual.settings, **quick}))
-        if not quick:
-            return best
-        full = {setting: usual.settings[setting] for setting in quick}
-        return self._trial(make(name, {**best.settings, **full}), None)[0]
+        alone = "sources" in usual.axes() and name not in CARRIERS and "sources" not in given and not self._only
+        first = make(name, {**usual.settings, **quick, **({"sources": False} if alone else {})})
+        return Begun(*self._trial(first, None), {setting: usual.settings[setting] for setting in quick})
 
-    def _search(self, first: Method) -> Method:
-        best, reached = self._trial(first, None)
+    def finish(self, begun: Begun) -> Method:
+        """Return the method, fitted with the best settings found until the deadline."""
+        best = self._search(begun)
+        return self._trial(make(best.name, {**best.settings, **begun.full}), None)[0] if begun.full else best
+
+    def _search(self, begun: Begun) -> Method:
+        best, reached = begun.method, begun.reached
         for setting, values in self._axes(best):
             for value in values:
-                if time.monotonic() > self.deadline:
-                    return best
-                if value == best.settings[setting]:
+                if value == best.settings[setting] or time.monotonic() > self.deadline:
                     continue
                 reuse = best if setting in best.reading else None
-                rival, scores = self._trial(make(first.name, {**best.settings, setting: value}), reuse)
+                rival, scores = self._trial(make(best.name, {**best.settings, setting: value}), reuse)
                 if _better(scores - reached, transfers=value is True if setting == "sources" else None):
                     best, reached = rival, scores
         return best
 
+    @property
+    def _only(self) -> bool:
+        """Whether no event of another domain can be learned from."""
+        return bool(self.data.in_target[self.data.histories.items].all())
+
     def _axes(self, method: Method) -> Iterator[tuple[str, tuple[Setting, ...]]]:
         """Yield what can be tried: how other domains count where there are any, times where they are dates."""
-        idle = {"sources", "away"} if self.data.in_target.all() else set()
+        idle = {"sources", "away"} if self._only else set()
         idle |= set() if self.data.dated else set(method.dated)
         yield from ((setting, values) for setting, values in method.axes().items() if setting not in idle)
 
