@@ -25,7 +25,10 @@ import numpy as np
 STEPS, WARM = 14, 4
 PERSONS, EVENTS, WIDTH = 600, 20, 384
 HERE = Path(__file__).resolve()
-SETS = {"Toys": ("beauty_sports_toys", "leave-last", "Toys"), "Beauty": ("beauty_sports_toys", "leave-last", "Beauty")}
+SETS = {
+    **{name: ("beauty_sports_toys", "leave-last", name) for name in ("Toys", "Beauty", "Sports")},
+    "games": ("steam_australian", "time", "games"),
+}
 
 
 def peak() -> int:

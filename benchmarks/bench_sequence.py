@@ -44,8 +44,9 @@ SETS = {
     "Toys": ("beauty_sports_toys", "leave-last", "Toys"),
     "Sports": ("beauty_sports_toys", "leave-last", "Sports"),
     "Food": ("fedcsr", "time", "Food"),
+    "Kitchen": ("fedcsr", "time", "Kitchen"),
+    "games": ("steam_australian", "time", "games"),
 }
-LENGTH = 50
 SIZES = {"dim": 64, "layers": 2}
 #: Our arms: settings, and whether item texts are read. The heads are 2 on both sides.
 ARMS = {
@@ -58,7 +59,7 @@ RIVAL = "RecTools SASRec"
 METRICS = ("ndcg@10", "recall@10")
 
 
-def prepared(name: str, work: Path) -> dict[str, object]:
+def prepared(name: str, work: Path, length: int) -> dict[str, object]:
     """Return where split and events of a set are; what is there already is not made again."""
     spec, protocol, domain = SETS[name]
     folder, events = work / f"split-{spec}", work / f"{name}.npz"
@@ -72,7 +73,7 @@ def prepared(name: str, work: Path) -> dict[str, object]:
     if not events.exists():
         export(split, domain, events)
     indptr = np.load(events)["train.indptr"]
-    targets = np.minimum(np.diff(indptr), LENGTH + 1) - 1
+    targets = np.minimum(np.diff(indptr), length + 1) - 1
     return {
         "split": str(folder),
         "events": str(events),
@@ -137,6 +138,7 @@ class Runs:
         if "default batch" not in arm and job["kind"] == "speed":
             settings["batch"] = round(self.options.batch * at["next_items"])
         common = {"split": at["split"], "domain": at["domain"], "persons": self.options.persons}
+        common["length"] = self.options.length
         return self.run("sequence_isthmus.py", {**common, "settings": settings, "text": text, **job})
 
     def theirs(self, at: dict, **job: object) -> dict:
@@ -144,7 +146,7 @@ class Runs:
         common = {
             **SIZES,
             "heads": 2,
-            "length": LENGTH,
+            "length": self.options.length,
             "dropout": 0.2,
             "learning_rate": 1e-3,
             "batch": self.options.batch,
@@ -234,8 +236,10 @@ def about(options: argparse.Namespace) -> dict[str, object]:
         "persons": options.persons,
         "load_before": os.getloadavg()[0],
         "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
-        "rectools": {"version": "0.19.0", "precision": options.precision} if options.rectools else None,
-        "sizes": {**SIZES, "heads": 2, "length": LENGTH},
+        "rectools": {"version": "0.19.0", "precision": options.precision, "batch": options.batch}
+        if options.rectools
+        else None,
+        "sizes": {**SIZES, "heads": 2, "length": options.length},
     }
 
 
@@ -252,10 +256,12 @@ def markdown(folder: Path) -> str:
             f"{run['load_before']:.1f}, torch {run['versions']['torch']}; data `{at['fingerprint']}`, "
             f"{at['windows']:,} training histories, {at['items']:,} items, {at['next_items']:.1f} next items each"
             + (
-                f"; RecTools {run['rectools']['version']} in {run['rectools']['precision']}."
+                f"; RecTools {run['rectools']['version']} in {run['rectools']['precision']}, "
+                f"{run['rectools'].get('batch', 128)} persons a batch."
                 if run["rectools"]
                 else "."
             )
+            + (f" The last {run['sizes']['length']} events on both sides." if run["sizes"]["length"] != 50 else "")
             + (f" **A short run: learned from the first {run['persons']:,} persons only.**" if run["persons"] else ""),
             "",
         ]
@@ -265,9 +271,9 @@ def markdown(folder: Path) -> str:
 
 PREFACE = """
 Made by `benchmarks/bench_sequence.py`. Both sides: the same events in the same order, dimension 64, 2 blocks, 2 heads,
-the last 50 events, cross-entropy over the whole catalogue of the domain, every run a process of its own. RecTools: its
-`SASRecModel(loss="softmax")`, everything else at its defaults (dropout 0.2, learning rate .001);
-ours: `SequenceCarrier` at its defaults (bf16 autocast) but for what the arm says. Only persons with a known
+the last 50 events (or as many as said below), cross-entropy over the whole catalogue of the domain, every run a process
+of its own. RecTools: its `SASRecModel(loss="softmax")`, everything else at its defaults (dropout 0.2, learning rate
+.001); ours: `SequenceCarrier` at its defaults (bf16 autocast) but for what the arm says. Only persons with a known
 event in the domain are judged.
 """
 
@@ -323,6 +329,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="default: 2 for speed, at most 20 for quality")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128, help="persons of a batch of the other side")
+    parser.add_argument("--length", type=int, default=50, help="last events that are read, on both sides")
     parser.add_argument("--persons", type=int, default=0, help="learn from the first persons only; 0 for all")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     parser.add_argument("--precision", default="32-true", help="of the other side: 32-true or bf16-mixed")
@@ -343,7 +350,7 @@ def main() -> None:
         print("RecTools is left out: --rectools names no python of an environment that has it")
     runs = Runs(options)
     for name in options.sets:
-        at = prepared(name, options.work)
+        at = prepared(name, options.work, options.length)
         kept = {key: at[key] for key in ("domain", "fingerprint", "windows", "items", "next_items")}
         for part in [part for part in ("speed", "quality") if getattr(options, part)]:
             print(f"{name}: {part}", flush=True)

@@ -124,7 +124,7 @@ def measure(target: str, shares: list[float], settings: TrialSettings, work: Pat
         chosen = TrialSettings(
             **{**vars(settings), "starts": {"sequence": {**settings.starts["sequence"], "start": str(model)}}}
         )
-        found = trial(part, domain, features, chosen)
+        found = trial(part, domain, features, chosen, work=work / "trials")
         rivals = tuple(name for name in ("scratch", "no source") if name in found.arms)
         verdict = Verdict.of({name: found.arms[name] for name in ("transfer", *rivals)}, rivals=rivals)
         said["shares"][str(share)] = {
@@ -135,10 +135,10 @@ def measure(target: str, shares: list[float], settings: TrialSettings, work: Pat
             "sentence": verdict.sentence,
             "findings": [asdict(finding) for finding in verdict.findings],
             "weights": {
-                name: {c: dict(zip(t.blend.methods, row, strict=True)) for c, row in t.blend.weights.items()}
-                for name, t in found.targets.items()
+                name: {c: dict(zip(run.blend.methods, row, strict=True)) for c, row in run.blend.weights.items()}
+                for name, run in found.runs.items()
             },
-            "settings": {m.name: m.settings for m in found.targets["transfer"].methods if m.name == "sequence"},
+            "settings": {"sequence": found.runs["transfer"].settings.get("sequence")},
             "seconds": round(time.perf_counter() - start, 1),
             "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         }

@@ -64,11 +64,14 @@ class Carrier:
     """A fitted sequence model as a system to judge."""
 
     method: SequenceCarrier
+    length: int
     name: str = "sequence"
 
     def score(self, histories: Histories) -> Floats:
         """Return the scores of the method."""
-        return self.method.score(histories)
+        if not self.method.settings["sources"]:
+            histories = histories.keep(np.isin(histories.items, self.method.target))
+        return self.method.score(histories.last(self.length))
 
 
 @dataclass
@@ -97,11 +100,13 @@ def measured(system: RankingSystem, task: Task, file: Path) -> dict[str, float]:
 
 
 def learned(job: dict, split: im.Split, part: int, features: Features) -> TrainingData:
-    """Return what may be learned from; of the first persons only, if the job says so."""
+    """Return what may be learned from: the last events; of the first persons only, if the job says so."""
     data = training_data(split, part, job["domain"], features)
+    sources = job["settings"]["sources"] and not job["persons"]
+    histories = data.learn_from(sources)
     if job["persons"]:
-        data = replace(data, histories=data.learn_from(sources=False).take(np.arange(job["persons"])))
-    return data
+        histories = histories.take(np.arange(job["persons"]))
+    return replace(data, histories=histories.last(job["length"] + 1))
 
 
 def speed(job: dict, data: TrainingData) -> dict[str, object]:
@@ -140,7 +145,7 @@ def quality(job: dict, split: im.Split, features: Features) -> dict[str, object]
     final = SequenceCarrier({**job["settings"], "epochs": chosen})
     final.fit(learned(job, split, TEST, features), seed=job["seed"])
     spent = time.perf_counter() - start
-    test = measured(Carrier(final), asked(split, TEST, job["domain"]), Path(job["metrics"]))
+    test = measured(Carrier(final, job["length"]), asked(split, TEST, job["domain"]), Path(job["metrics"]))
     return {"valid": curve, "best_epoch": chosen, "epochs": np.diff(clock).tolist(), "again": spent, "test": test}
 
 
