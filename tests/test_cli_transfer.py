@@ -191,6 +191,14 @@ def test_fit_takes_the_adapter_of_the_target(place: Path, tmp_path: Path) -> Non
     assert (place / "adapted" / "plain" / "target" / "isthmus.json").stat().st_mtime_ns == before
 
 
+def test_fit_from_scratch_beside_all_others(place: Path, tmp_path: Path) -> None:
+    words = ("fit", place / "split", "--target", "target", "--methods", "all,sequence", "--budget", 1, "--no-refit")
+    said = good(*words, "--out", tmp_path / "fitted")
+    assert set(said["targets"]["target"]["valid"]) >= {"popularity", "knn", "tfidf", "ease"}
+    log = Recommender.open(tmp_path / "fitted").targets["target"].log
+    assert [row["settings"]["start"] for row in log if row["method"] == "sequence"][:1] == [""]
+
+
 def test_fit_and_one_training_event_leave_the_carrier_out_or_say_so(place: Path, tmp_path: Path) -> None:
     words = ("--target", "target", "--methods", "popularity,tfidf", "--budget", 0, "--from", place / "model")
     done = isthmus("fit", place / "single", *words, "--out", tmp_path / "one")

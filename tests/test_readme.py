@@ -52,7 +52,7 @@ def write_files(page: str, folder: Path) -> None:
 
 
 def test_the_counts_are_those_we_know() -> None:
-    assert len(commands(README)) == 28
+    assert len(commands(README)) == 29
     assert len(blocks(README, "python")) == 2
     assert len(blocks(README, "toml")) == 1
     assert len(blocks(README, "console")) == 1

@@ -24,7 +24,11 @@ Model = Annotated[
     typer.Option(metavar="NAME_OR_PATH", help="Language model that reads the items; default the bundled MiniLM."),
 ]
 Methods = Annotated[
-    list[str] | None, typer.Option(metavar="NAME,NAME", help="Methods that take part; default all. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="Methods that take part; default `all`, to which others can be added: `all,sequence`. Repeatable.",
+    ),
 ]
 Target = Annotated[list[str] | None, typer.Option(metavar="DOMAIN", help="Target domain; default all. Repeatable.")]
 Budget = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Time for tuning each target domain.")]
@@ -126,15 +130,15 @@ def fit_(
     from isthmus.split.temporal import Split
     from isthmus.train.fit import FitSettings
     from isthmus.train.found import read_best
-    from isthmus.train.methods import GROUND
+    from isthmus.train.methods import ALL, named
 
     begun, declared = perf_counter(), None if rules is None else read_rules(rules)
     domain, starts = (None, {}) if settings is None else read_best(settings)
     targets = split_words(target) or ((domain,) if domain else ())
     carried = read_starts_for(model, start or [], targets)
     starts = {**starts, **{name: {**starts.get(name, {}), **chosen} for name, chosen in carried.items()}}
-    named = (*(split_words(methods) or (*GROUND, *starts)), *carried)
-    how = FitSettings(tuple(dict.fromkeys(named)), budget, refit=refit, seed=seed, settings=starts, members=members)
+    names = named((*(split_words(methods) or (ALL, *starts)), *carried))
+    how = FitSettings(names, budget, refit=refit, seed=seed, settings=starts, members=members)
     how = replace(how, practise=practise)
     opened, by = Split.open(split), split_words(segments)
     told_by_accounts(opened, by, split_words(protected))

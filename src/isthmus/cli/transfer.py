@@ -170,13 +170,13 @@ def trial_(
     from isthmus.pipeline.trial_report import features_of, report, trials
     from isthmus.pipeline.trials import TrialSettings
     from isthmus.split.temporal import Split
-    from isthmus.train.methods import GROUND
+    from isthmus.train.methods import named
 
     wanted = read_shares(shares)
     opened = Split.open(split)
     domain = opened.corpus.require_domain(target)
     starts = read_starts(start or [], (domain,))
-    how = TrialSettings(starts, seeds=seeds, budget=budget, methods=split_words(methods) or GROUND, members=members)
+    how = TrialSettings(starts, seeds=seeds, budget=budget, methods=named(split_words(methods)), members=members)
     how = replace(how, shuffled=shuffled)
     with working(out) as work:
         done = trials(opened, domain, features_of(opened, how), how, wanted, work=work)

@@ -38,14 +38,14 @@ def run_(
 ) -> None:
     """Go the whole way from raw logs to lists; a step that is done is not done again."""
     from isthmus.pipeline import RunSettings, run
-    from isthmus.train.methods import GROUND
+    from isthmus.train.methods import named
 
     settings = RunSettings(
         protocol=protocol,
         valid_share=valid_share,
         test_share=test_share,
         targets=split_words(target),
-        methods=split_words(methods) or GROUND,
+        methods=named(split_words(methods)),
         budget=budget,
         seed=seed,
         model=model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from isthmus.errors import InputError, nearest
@@ -60,6 +60,24 @@ GROUND: Final = tuple(
 )
 
 
+#: What stands for :data:`GROUND` among the names of methods.
+ALL: Final = "all"
+
+
+def named(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the methods that some names stand for, each once: ``all`` is what takes part unless others are named.
+
+    Examples
+    --------
+    >>> named(["all", "sequence"]) == (*GROUND, "sequence")
+    True
+    >>> named(["knn", "tfidf", "knn"]), named([]) == GROUND
+    (('knn', 'tfidf'), True)
+    """
+    every = (one for name in names or [ALL] for one in (GROUND if name == ALL else (name,)))
+    return tuple(dict.fromkeys(every))
+
+
 def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:
     """Return the method ``name``, not yet fitted; or a student, which only a model can teach.
 
@@ -70,5 +88,7 @@ def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:
     """
     kind = METHODS.get(name) or STUDENTS.get(name)
     if kind is None:
-        raise InputError(f"no method '{name}'{nearest(name, list(METHODS))}", fix=f"methods: {', '.join(METHODS)}")
+        raise InputError(
+            f"no method '{name}'{nearest(name, list(METHODS))}", fix=f"methods: {', '.join(METHODS)}, or {ALL}"
+        )
     return kind(settings)
