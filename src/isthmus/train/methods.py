@@ -88,7 +88,5 @@ def make(name: str, settings: Mapping[str, Setting] | None = None) -> Method:
     """
     kind = METHODS.get(name) or STUDENTS.get(name)
     if kind is None:
-        raise InputError(
-            f"no method '{name}'{nearest(name, list(METHODS))}", fix=f"methods: {', '.join(METHODS)}, or {ALL}"
-        )
+        raise InputError(f"no method '{name}'{nearest(name, list(METHODS))}", fix=f"methods: {', '.join(METHODS)}")
     return kind(settings)
