@@ -38,8 +38,9 @@ bench: $(STAMP) ## every benchmark, one JSON object each
 docs: $(STAMP) ## write docs/cli.md and docs/api.md from the code
 	@$(BIN)/python -m tools.docs
 
-lock: ## write requirements.lock from what is installed in .venv
+lock: ## write requirements.lock and requirements.hashes for what is installed in .venv (needs uv)
 	@$(BIN)/python -m tools.lock
+	@$(BIN)/python -m tools.hashes
 
 clean: ## remove what the targets made, .venv included
 	rm -rf .venv build dist site out demo-town .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -95,6 +95,39 @@ def test_the_lock_pins_every_dependency_exactly() -> None:
     assert names <= {line.split("==")[0] for line in lines}
 
 
+def unhashed(lock: str, hashes: str) -> list[str]:
+    """Return each pin of the lock that the file of hashes has not with hashes, and each it has and the lock has not."""
+    lines = [line.split() for line in hashes.replace("\\\n", "").splitlines() if not line.startswith("#")]
+    hashed = [
+        line[0]
+        for line in lines
+        if line[1:] and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in line[1:])
+    ]
+    pins = [line for line in lock.splitlines() if not line.startswith("#")]
+    return sorted({*pins} ^ {*hashed} | {pin for pin in hashed if hashed.count(pin) > 1})
+
+
+def test_every_pin_of_the_lock_has_hashes() -> None:
+    lock, hashes = (ROOT / "requirements.lock").read_text(), (ROOT / "requirements.hashes").read_text()
+    assert unhashed(lock, hashes) == []
+    pin = re.search(r"^(torch==\S+) \\\n.*\n", hashes, re.M)
+    assert pin is not None
+    assert unhashed(lock, hashes.replace(pin[0], "")) == [pin[1]]
+    assert unhashed(lock, hashes.replace(pin[0], pin[1] + "\n")) == [pin[1]]
+    assert unhashed(lock, hashes.replace(pin[1], "torch==0.1")) == sorted([pin[1], "torch==0.1"])
+    assert unhashed(lock, hashes.replace(pin[0], pin[0][:-9] + "\n")) == [pin[1]], "a hash cut short"
+
+
+def test_hashes_are_not_written_without_their_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tools import hashes
+
+    monkeypatch.setattr(hashes, "OUT", tmp_path / "requirements.hashes")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="pip install uv"):
+        hashes.main()
+    assert not hashes.OUT.exists()
+
+
 def test_every_package_the_source_imports_is_declared() -> None:
     import tomllib
     from importlib.metadata import packages_distributions
