@@ -146,7 +146,7 @@ def _empty(route) -> None:
     elif path.startswith("v1/persons"):
         route.fulfill(json={"accounts": [WHO], "events": [], "model_history": []})
     elif path == "v1/explain":
-        route.fulfill(json={**route.fetch().json(), "evidence": []})
+        route.fulfill(json={**route.fetch().json(), "evidence": [], "faithfulness": None})
     elif said is None:
         route.continue_()
     else:

@@ -154,7 +154,7 @@ def test_items_are_found_and_described(tmp_path: Path) -> None:
         await client.delete("/v1/models/second/canary")
         await client.delete("/v1/items/north:N 1/2")
         said = (await client.get("/v1/items/north:N 1/2")).json()
-        assert (said["removed"], said["listable"]) == (True, False)
+        assert (said["removed"], said["listable"], said["hidden"]) == (True, False, ["removed"])
         assert (await client.get("/v1/items/north:nothing")).status_code == 404
         assert (await client.get("/v1/items")).status_code == 422
 

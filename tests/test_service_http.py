@@ -149,7 +149,39 @@ def test_reasons_name_the_history_and_what_it_gives(tmp_path: Path) -> None:
         assert told["evidence"][0]["contribution"] == pytest.approx(told["score"] - float(without[0, place]), abs=2e-4)
         nobody = (await client.post("/v1/explain", json={**new, "user": "none", "item": wanted})).json()
         assert nobody["evidence"] == []
+        assert nobody["faithfulness"] is None
         assert nobody["score"] == nobody["score_without_history"] == told["score_without_history"]
+
+    served(tmp_path, test)
+
+
+def test_an_explanation_says_how_far_its_evidence_is_the_whole_story(tmp_path: Path) -> None:
+    single, many = ({"platform": "north", "user": name} for name in ("single", "many"))
+
+    async def told(client: Client, who: dict[str, str], wanted: str, most: int = 10) -> dict:
+        asked = {**who, "item": {"platform": "north", "item": wanted}, "most": most}
+        return (await client.post("/v1/explain", json=asked)).json()
+
+    async def test(client: Client, service: Service) -> None:
+        met = [event(3, single), *(event(number, many) for number in (3, 8, 11, 17, 25))]
+        await client.post("/v1/events", json={"events": met})
+        best = (await listed(client, single))[0]
+        only = (await told(client, single, best))["faithfulness"]
+        assert only == {"of": 1, "comprehensiveness": 1.0, "sufficiency": 1.0}, "there is nothing else"
+        live = service.tenant().live
+        whole = live.state.batch([live.state.person(**many)])
+        for wanted in (await listed(client, many))[:5]:
+            said = await told(client, many, wanted)
+            found, place = said["faithfulness"], live.scorer("source").items == live.row("north", wanted)
+            alike = [why for why in said["evidence"] if why["contribution"] > 0][:3]
+            mine = np.isin(whole.items, [live.row(why["platform"], why["item"]) for why in alike])
+            parts = [whole, whole.keep(whole.items < 0), whole.keep(~mine), whole.keep(mine)]
+            s, s0, without, alone = (float(live.scorer("source").score(part)[0, place][0]) for part in parts)
+            assert s > s0, "the history speaks for what is listed first"
+            assert found["of"] == len(alike)
+            assert found["comprehensiveness"] == pytest.approx((s - without) / (s - s0), abs=2e-3)
+            assert found["sufficiency"] == pytest.approx((alone - s0) / (s - s0), abs=2e-3)
+        assert (await told(client, many, wanted, most=1))["faithfulness"]["of"] == 1
 
     served(tmp_path, test)
 

@@ -44,9 +44,30 @@ def test_a_list_that_was_shown_does_not_keep_the_long_list_it_was_cut_from() -> 
         exposure.note(top.keep(slice(length)), live)
     del long, top
     assert kept() is None
-    assert exposure.of(2) == {"lists": 3, "shown": 2, "mean_rank": 3.0, "since": 5.0}
-    assert exposure.of(10) == {"lists": 3, "shown": 1, "mean_rank": 11.0, "since": 5.0}
-    assert exposure.of(20) == {"lists": 3, "shown": 0, "mean_rank": None, "since": 5.0}
+    for item, shown, rank in ((2, 2, 3.0), (10, 1, 11.0), (20, 0, None)):
+        said = exposure.of(item)
+        assert (said["lists"], said["shown"], said["mean_rank"], said["since"]) == (3, shown, rank, 5.0)
+
+
+def test_exposure_over_time_is_that_of_the_lists_in_each_span() -> None:
+    now = [0.0]
+    live, exposure = cast("Live", Named()), Exposure(lambda: now[0])
+    assert exposure.of(0)["spans"] == []
+    rng, lists = np.random.default_rng(0), []
+    for moment in np.sort(rng.uniform(100.0, 200.0, 500)):
+        now[0] = float(moment)
+        rows = rng.permutation(30)[: int(rng.integers(0, 6))].astype(np.int32)
+        exposure.note(Top(rows, rows.astype(np.float32), live), live)
+        lists.append((now[0], rows.tolist()))
+    now[0] = 220.0
+    spans = cast("list[dict[str, float]]", exposure.of(7)["spans"])
+    begin, width = lists[0][0], (220.0 - lists[0][0]) / 24
+    assert [one["start"] for one in spans] == pytest.approx([begin + width * n for n in range(24)])
+    for one in spans:
+        here = [rows for when, rows in lists if one["start"] <= when < one["start"] + width]
+        assert (one["lists"], one["shown"]) == (len(here), sum(7 in rows for rows in here))
+    assert [one["lists"] for one in spans][-4:] == [0, 0, 0, 0], "none since 200"
+    assert sum(one["lists"] for one in spans) == 500
 
 
 def test_the_audit_log_is_gone_through_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ EXAMPLES: Final[dict[str, object]] = {
         "score": 1.2044,
         "score_without_history": 0.3107,
         "evidence": [{**_WHY, "phrases": ["storm at sea"]}],
+        "faithfulness": {"of": 1, "comprehensiveness": 0.462, "sufficiency": 0.518},
     },
     "EventsIn": {"events": [{**_SHOP, "item": "b3", "event": "purchase", "id": "order-5-1"}]},
     "EventsOut": {

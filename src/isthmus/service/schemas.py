@@ -216,6 +216,14 @@ class ExplainIn(_Body):
     most: Whole = Field(default=10, ge=1, le=100, description="Items of the history named, at most.")
 
 
+class Faithful(_Body):
+    """How far the strongest evidence alone accounts for what the history does to the score."""
+
+    of: int = Field(description="Pieces of evidence judged: the strongest, to three, that move the score as all do.")
+    comprehensiveness: float = Field(description="Share of the history's effect that is gone without them.")
+    sufficiency: float = Field(description="Share of the history's effect that they alone have.")
+
+
 class ExplainOut(_Answer):
     """The score, and what each item of the history gives to it (measured by leaving it out)."""
 
@@ -224,6 +232,7 @@ class ExplainOut(_Answer):
     score: float
     score_without_history: float
     evidence: list[Evidence]
+    faithfulness: Faithful | None = Field(description="Null without evidence, or where the history does nothing.")
 
 
 class ItemIn(_Body):

@@ -1,6 +1,7 @@
-// Item: what is known of it, what goes with it in every domain, how often it was listed.
+// Item: what is known of it, who is not shown it, how often it was listed, what goes with it in every domain.
 
 import { call, can, named } from "./api.js";
+import { spark } from "./charts.js";
 import { data, el, field, put } from "./dom.js";
 import { address, nothing, show, titled } from "./parts.js";
 import { ago, count, digits, share, t, when } from "./words.js";
@@ -12,10 +13,25 @@ const row = (name, value) => value !== null && value !== undefined && value !== 
 function exposure(said) {
   const seen = said.exposure;
   if (!seen.lists) return nothing(t("item.nolists"), t("item.nolists.said"));
-  return el("dl", { class: "facts" },
+  return [el("dl", { class: "facts" },
     row(t("item.listed"), `${count(seen.shown)} · ${share(seen.shown / seen.lists, 2)}`),
     row(t("item.rank"), seen.mean_rank === null ? "–" : digits(seen.mean_rank, 1)),
-    row(t("item.of"), `${count(seen.lists)} · ${t("item.since", { time: ago(seen.since, Date.now() / 1000) })}`));
+    row(t("item.of"), `${count(seen.lists)} · ${t("item.since", { time: ago(seen.since, Date.now() / 1000) })}`)),
+    overTime(seen.spans)];
+}
+
+/** Return how the share of lists with the item went from the first list remembered to now. */
+function overTime(spans) {
+  const shares = spans.map((one) => (one.lists ? one.shown / one.lists : null)), known = shares.filter((one) => one !== null);
+  const low = share(Math.min(...known), 2), high = share(Math.max(...known), 2), last = share(known.at(-1), 2);
+  const said = t("item.moved", { low, high, last });
+  return el("figure", {}, spark(shares, said), el("figcaption", { class: "soft small" }, said));
+}
+
+/** Return who is not shown the item, and why. */
+function unseen(said) {
+  const why = said.hidden.map((one) => el("li", {}, t(`item.hidden.${one}`)));
+  return el("ul", { class: "plainlist" }, why, el("li", {}, said.met === null ? t("item.met.few") : t("item.met", { n: count(said.met) })));
 }
 
 function flags(said) {
@@ -44,6 +60,7 @@ function known(said) {
         row(t("item.lang"), said.lang), row(t("item.from"), said.available_from && when(said.available_from)),
         row(t("item.until"), said.available_until && when(said.available_until)),
         row(t("item.attributes"), said.attributes && attributes(said.attributes)))),
+    el("h2", {}, t("item.unseen")), el("section", { class: "card" }, unseen(said)),
     el("h2", {}, t("item.exposure")), el("section", { class: "card" }, exposure(said)),
   ];
 }

@@ -1,10 +1,10 @@
-// Why: what in a history speaks for an item, and what would be without it.
+// Why: what in a history speaks for an item, what would be without it, and how far that is the whole story.
 
 import { call, can } from "./api.js";
 import { bar } from "./charts.js";
 import { data, el, field, put, table } from "./dom.js";
 import { failure, nothing, show, titled, who } from "./parts.js";
-import { count, digits, t } from "./words.js";
+import { count, digits, share, t } from "./words.js";
 
 export const needs = [["POST", "/v1/explain"]];
 const DEEP = 100;
@@ -39,6 +39,18 @@ async function fill(account, said, now, cells, signal) {
   }
 }
 
+/** Return how far the strongest evidence alone accounts for the score. */
+function faithful(said) {
+  const found = said.faithfulness;
+  if (!found) return null;
+  const one = (name, value) => el("div", {}, el("dt", {}, t(name)), el("dd", {}, share(value, 0)));
+  return [
+    el("h2", {}, t("why.faithful")),
+    el("section", { class: "card" },
+      el("dl", { class: "facts" }, one("why.comprehensive", found.comprehensiveness), one("why.sufficient", found.sufficiency)),
+      el("p", { class: "soft small" }, t("why.faithful.said", { n: count(found.of) })))];
+}
+
 function drawn(said, account, signal) {
   const now = el("span", {}, "…"), ranks = can("POST", "/v1/compare");
   const cells = said.evidence.slice(0, TRIED).map(() => el("span", {}, "…"));
@@ -59,6 +71,7 @@ function drawn(said, account, signal) {
     el("h2", {}, t("why.evidence")),
     rows.length ? table(t("why.evidence"), heads, rows) : nothing(t("why.none"), t("why.none.said")),
     el("p", { class: "soft small" }, t("why.note")),
+    faithful(said),
   ];
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import numpy as np
 import orjson
@@ -12,6 +13,7 @@ import orjson
 from isthmus.encode.phrases import shared_phrases
 from isthmus.encode.template import Template
 from isthmus.errors import NotFoundError
+from isthmus.service.lists.faithful import faithfulness
 from isthmus.service.lists.items import Filters
 from isthmus.service.lists.lister import Listed, Lister
 from isthmus.service.lists.live import Live, Top, scores_of
@@ -203,7 +205,11 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
     nobody = float(scores_of(live, domain, live.state.batch([None]), np.array([row], np.int32))[0, 0])
     items = history.items.tolist()
     told = evidence(live, caller, items, scores[0, 0] - scores[1:, 0], asked.most)
-    await asyncio.to_thread(_say_phrases, live, row, told)
+    rows = [live.row(str(one["platform"]), str(one["item"])) for one in told]
+    gave = dict(zip(rows, (cast("float", one["contribution"]) for one in told), strict=True))
+    reached = float(scores[0, 0]), nobody
+    faithful = await lister.aside(partial(faithfulness, live, domain, history, row, gave, reached))
+    await asyncio.to_thread(_say_phrases, live, [row, *rows], told)
     said = {
         **whence(live),
         "item": orjson.Fragment(live.shelf.json(row)),
@@ -211,13 +217,13 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
         "score": round(float(scores[0, 0]), DIGITS),
         "score_without_history": round(nobody, DIGITS),
         "evidence": told,
+        "faithfulness": faithful,
     }
     return orjson.dumps(said)
 
 
-def _say_phrases(live: Live, row: int, told: Sequence[dict[str, object]]) -> None:
-    """Add to each piece of evidence what its text and that of the item ``row`` both say."""
-    rows = [row, *(live.row(str(one["platform"]), str(one["item"])) for one in told)]
+def _say_phrases(live: Live, rows: Sequence[int], told: Sequence[dict[str, object]]) -> None:
+    """Add to each piece of evidence what its text and that of the item, the first of ``rows``, both say."""
     text, *others = Template().render(live.shelf.table[rows]).to_list()
     for one, other in zip(told, others, strict=True):
         one["phrases"] = shared_phrases(live.base.content.readers.tfidf, text, other)

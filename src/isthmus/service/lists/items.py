@@ -168,6 +168,10 @@ class Shelf:
             allowed = here if allowed is None else allowed & here
         return allowed
 
+    def times(self, row: int) -> tuple[int, int]:
+        """Return from when until before when an item may be listed, in microseconds since 1970."""
+        return int(self._from[row]), int(self._until[row])
+
     def changes(self, now: int) -> int:
         """Return the next time after ``now`` at which an item comes or goes."""
         place = int(np.searchsorted(self._edges, now, "right"))

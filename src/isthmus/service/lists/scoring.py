@@ -176,8 +176,13 @@ def listable(live: Live) -> Sieve:
 
 def without_each(live: Live, domain: str, history: Histories, rows: Sequence[int]) -> Floats:
     """Return the scores of ``rows`` with the whole history, and without each of its items, (H + 1, R)."""
-    items = np.asarray(rows, np.int32)
     parts = [history] + [history.keep(history.items != item) for item in history.items]
+    return scores_of_parts(live, domain, parts, rows)
+
+
+def scores_of_parts(live: Live, domain: str, parts: Sequence[Histories], rows: Sequence[int]) -> Floats:
+    """Return the scores of ``rows`` for several histories of one person each, (P, R)."""
+    items = np.asarray(rows, np.int32)
     step = room(live, domain)
     blocks = []
     for start in range(0, len(parts), step):

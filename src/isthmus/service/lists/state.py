@@ -235,6 +235,13 @@ class State:
         """Return the items of a person's history."""
         return set(self._history(person)[0].tolist())
 
+    def met_by(self, row: int) -> int:
+        """Return how many persons had met an item when the model was made, less what was erased."""
+        hits = np.flatnonzero(self._items == row)
+        persons = np.unique(np.searchsorted(self._indptr, hits, "right") - 1).tolist()
+        platform = self.platforms[row]
+        return sum(person in self.linked and platform not in self._hidden.get(person, ()) for person in persons)
+
     def learned(self, person: int | None) -> list[tuple[int, int, int]]:
         """Return item row, time and event code of what the model knows of a person, less what was erased."""
         items, _, ts, events = self._learned(person)

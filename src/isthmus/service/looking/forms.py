@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from isthmus.service.schemas import Account, ItemName, Listed, Name
 
+#: Why an item is on no list: taken off, not available yet or any more, of a domain that the model makes no lists of.
+Hidden = Literal["removed", "early", "late", "domain"]
 #: Models compared at a time.
 SIDES: Final = 4
 #: Items of a history that are shown or pasted, at most.
@@ -189,6 +191,14 @@ class FoundOut(_Form):
     items: list[Found]
 
 
+class Span(_Form):
+    """Some of the time in which lists were looked at."""
+
+    start: float = Field(description="Seconds since 1970.")
+    lists: int
+    shown: int = Field(description="Those of them that hold the item.")
+
+
 class Exposure(_Form):
     """How often an item was listed of late."""
 
@@ -196,6 +206,7 @@ class Exposure(_Form):
     shown: int = Field(description="Those of them that hold the item.")
     mean_rank: float | None
     since: float | None = Field(description="When the oldest of them was given; seconds since 1970.")
+    spans: list[Span] = Field(description="The time since then in equal parts, the last one ends now.")
 
 
 class ItemOut(Found):
@@ -210,6 +221,11 @@ class ItemOut(Found):
     added: bool = Field(description="Whether it came after the model was made.")
     removed: bool = Field(description="Whether it was taken off the lists.")
     listable: bool = Field(description="Whether it can be listed now.")
+    hidden: list[Hidden] = Field(description="Why nobody is shown it now; empty if it can be listed.")
+    met: int | None = Field(
+        description="People who had met it when the model was made, and so are shown it only where they ask for what"
+        " they met too; null for fewer than 10."
+    )
     exposure: Exposure
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 
-import numpy as np
 import polars as pl
 
 from isthmus.errors import InputError
@@ -19,15 +18,19 @@ from isthmus.files import Json
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.service.changes import account_of
 from isthmus.service.core import Service
-from isthmus.service.lists.live import Version, clock
+from isthmus.service.lists.items import Account
+from isthmus.service.lists.live import Live, Version, clock
 from isthmus.service.lock.key import SCOPES, Key
 from isthmus.service.lock.operations import OPERATIONS
+from isthmus.service.looking.forms import Hidden
 from isthmus.service.tenant import Tenant
 from isthmus.service.watch.health import reasons, simpler
 
 #: Items found, entries of the audit log shown, at most.
 FOUND: Final = 20
 ENTRIES: Final = 200
+#: People below whose number they are not counted: so few could be somebody.
+FEW: Final = 10
 #: Microseconds for which it is said that a trial ended by itself.
 DAY: Final = 86_400_000_000
 _REPORT: Final = "report.json"
@@ -112,17 +115,33 @@ def item(tenant: Tenant, name: str) -> dict[str, object]:
     account = account_of(name, "item")
     row = live.row(*account)
     said = live.shelf.table.row(row, named=True)
-    allowed = live.shelf.listable(np.array([row], np.int32), clock())
+    hidden = list(_hidden(live, row, account, clock()))
+    met = live.state.met_by(row)
     columns = ("platform", "item", "title", "domain", "text", "categories", "attributes", "lang")
     times = {column: said[column] and said[column].isoformat() for column in ("available_from", "available_until")}
     return {
         **{column: said[column] for column in columns},
         **times,
         "added": account in live.added,
-        "removed": account in live.shelf.removed,
-        "listable": said["domain"] in live.scorers and (allowed is None or bool(allowed[0])),
+        "removed": "removed" in hidden,
+        "listable": not hidden,
+        "hidden": hidden,
+        "met": met if met >= FEW else None,
         "exposure": tenant.lister.exposure.of(row),
     }
+
+
+def _hidden(live: Live, row: int, account: Account, now: int) -> Iterator[Hidden]:
+    """Yield why nobody is shown an item at the time ``now``."""
+    begins, ends = live.shelf.times(row)
+    if account in live.shelf.removed:
+        yield "removed"
+    if now < begins:
+        yield "early"
+    if now >= ends:
+        yield "late"
+    if live.shelf.table["domain"][row] not in live.scorers:
+        yield "domain"
 
 
 def audit(service: Service, tenant: Tenant) -> dict[str, object]:
