@@ -22,8 +22,9 @@ from isthmus.service.streams.source import DRAIN, LOG, TOGETHER, TRACE, Source, 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-#: Seconds between looks at what others left, where there was nothing.
+#: Seconds between looks at what others left, where there was nothing, and seconds such a look may take.
 LOOK: Final = 0.5
+PATIENCE: Final = 3.0
 _Fields: TypeAlias = Mapping[bytes, bytes]
 
 
@@ -47,7 +48,7 @@ class RedisSource(Source):
         from redis.exceptions import ResponseError
 
         place = self.place
-        self._client = Redis.from_url(place.address, socket_timeout=5.0, socket_connect_timeout=3.0)
+        self._client = Redis.from_url(place.address, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
         try:
             await self._client.xgroup_create(place.name, place.group, id="0", mkstream=True)
         except ResponseError as error:
@@ -110,16 +111,23 @@ class RedisSource(Source):
         return hold
 
     async def _claim(self, client: Redis, take: Take) -> None:
-        """Take over what others left, until told to end; ours that are under way are kept from others by it."""
+        """Take over what others left, until told to end; ours that are under way are kept from others by it.
+
+        Once Redis answers after it did not, reading goes on at once: FastStream would wait for some seconds.
+        """
         from redis.exceptions import RedisError
 
         place, start = self.place, b"0-0"
-        idle = max(int(1000 * place.claim), 1)
+        idle, away = max(int(1000 * place.claim), 1), False
         while not self._ending.is_set():
             try:
                 start, entries, *_ = await client.xautoclaim(
                     place.name, place.group, gethostname(), min_idle_time=idle, start_id=start, count=TOGETHER
                 )
+                if away:
+                    await self._subscriber.stop()
+                    await self._subscriber.start()
+                    away = False
                 found = {name: self._delivery(name, fields or {}) for name, fields in entries if name}
                 fresh = {name: one for name, one in found.items() if one.name not in self._held}
                 if fresh:
@@ -127,9 +135,9 @@ class RedisSource(Source):
                     await client.xack(place.name, place.group, *fresh)
             except UnsettledError:
                 return
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError) as error:  # TimeoutError, which FastStream's start raises, is an OSError
                 logger.warning("%s: cannot claim messages: %s", place.label, type(error).__name__)
-                fresh, start = {}, b"0-0"
+                fresh, start, away = {}, b"0-0", True
             if not fresh and start == b"0-0":
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._ending.wait(), LOOK)
