@@ -134,7 +134,8 @@ def markdown(folder: Path) -> str:
             f"| {row['trainable']:,} | {row['seconds']} | {row['peak_mib']} | {row['epoch']} |"
             for row in rows
         ]
-    return "\n".join(lines) + "\n"
+    preface = HERE / "strategies_preface.md"
+    return "\n".join([*lines, "", "## What this says", "", preface.read_text(encoding="utf-8")])
 
 
 def main() -> None:
