@@ -100,7 +100,7 @@ def _under(fault: str, url: str, client: Client, proxy: Proxy) -> list[str]:
     for sender in senders:
         sender.join()
     if fault == "dark":
-        _until(lambda: _status(url) == 503, 3)
+        assert _status(url) == 503, "2 s after the first event at the latest"
     setattr(proxy, fault, type(FAULTS[fault])(0))
     back = _until(lambda: _status(url) == 200 and _sent(client), 15)
     slowest = max(took for _, _, took in answers)

@@ -180,6 +180,7 @@ class Tenant:
                 return await asyncio.wait_for(asyncio.shield(landed), patience or self.log.patience)
         except TimeoutError:
             landed.add_done_callback(_heard)
+            self.writes.failed = time.monotonic()
             raise BusyError("the event log does not answer") from None
         finally:
             self.writes.end(id(landed))

@@ -18,7 +18,8 @@ class Writes:
     Attributes
     ----------
     failed : float
-        When the last one failed, seconds of the monotonic clock; long ago if one succeeded since.
+        When the last one failed or was waited for in vain, seconds of the monotonic clock; long ago if one succeeded
+        since.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ def reasons(service: Service) -> list[str]:
     -------
     list of str
         ``draining``: the process ends; ``starting``: it has not begun to score; ``events cannot be written``: the last
-        write failed less than ten seconds ago; ``the database cannot be reached``; ``lists are not scored``: the
+        write failed, or was waited for in vain, less than ten seconds ago; ``the database cannot be reached``; ``lists are not scored``: the
         scorer has ended.
     """
     found = ["draining"] if service.doors.draining else []
