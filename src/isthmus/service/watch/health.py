@@ -53,8 +53,8 @@ def reasons(service: Service) -> list[str]:
     -------
     list of str
         ``draining``: the process ends; ``starting``: it has not begun to score; ``events cannot be written``: the last
-        write failed, or was waited for in vain, less than ten seconds ago; ``the database cannot be reached``; ``lists are not scored``: the
-        scorer has ended.
+        write failed, or was waited for in vain, less than ten seconds ago; ``the database cannot be reached``;
+        ``lists are not scored``: the scorer has ended.
     """
     found = ["draining"] if service.doors.draining else []
     for tenant in service.tenants.values():
