@@ -45,6 +45,8 @@ SOURCES = {
     "not-toys": ({"beauty_sports_toys": ("leave-last", ("Beauty", "Sports"))}, 3),
     "not-beauty": ({"beauty_sports_toys": ("leave-last", ("Sports", "Toys"))}, 3),
     "not-sports": ({"beauty_sports_toys": ("leave-last", ("Beauty", "Toys"))}, 3),
+    "not-food": ({"fedcsr": ("time", ("Kitchen",))}, 6),
+    "not-kitchen": ({"fedcsr": ("time", ("Food",))}, 6),
 }
 #: Target -> (spec, protocol, domain, sources).
 TARGETS = {
@@ -54,6 +56,8 @@ TARGETS = {
     "Toys": ("beauty_sports_toys", "leave-last", "Toys", "not-toys"),
     "Beauty": ("beauty_sports_toys", "leave-last", "Beauty", "not-beauty"),
     "Sports": ("beauty_sports_toys", "leave-last", "Sports", "not-sports"),
+    "Food-from-Kitchen": ("fedcsr", "time", "Food", "not-food"),
+    "Kitchen-from-Food": ("fedcsr", "time", "Kitchen", "not-kitchen"),
     "Food-of-five": ("five_platforms", "leave-last", "Food", "far"),
     "Kitchen-of-five": ("five_platforms", "leave-last", "Kitchen", "far"),
 }

@@ -310,6 +310,22 @@ def test_equal_systems_are_called_equal(runs):
     assert np.mean([(found != "no detectable difference").any() for found in parts]) <= 0.07
 
 
+@given(seed=st.integers(0, 10_000), runs=st.integers(2, 7), others=st.integers(1, 7))
+@settings(deadline=None, max_examples=40)
+def test_the_rounding_of_a_mean_is_no_effect(seed, runs, others):
+    """Runs that all say the same, however many, in whatever order: not even a p-value knows them apart."""
+    places = generator(seed, "places").integers(0, 14, P)
+    verdict = Verdict.of(
+        {"transfer": [outcome(ASKED, places)] * runs, "no source": [outcome(ASKED, places)] * others},
+        rivals=("no source",),
+    )
+    assert verdict.outcome == "no detectable difference"
+    assert "nobody's value differs" in verdict.sentence
+    assert (verdict.table["difference"] == 0).all()
+    assert (verdict.table["p_persons"] == 1).all()
+    assert (verdict.table["p_runs"] == 1).all()
+
+
 def test_lucky_seeds_do_not_help():
     verdicts = judged(200, "spread", spread=0.5)
     persons_only = np.mean([verdict.table["p_persons"][0] < 0.05 for verdict in verdicts])

@@ -13,7 +13,7 @@ from isthmus.evaluate.compare import Slice
 from isthmus.evaluate.page import ALPHA
 from isthmus.evaluate.protocol import Outcome
 from isthmus.evaluate.ranks import Doubles
-from isthmus.evaluate.stats import Estimate, holm, mean_intervals, sign_flip, two_level
+from isthmus.evaluate.stats import Estimate, differences, holm, mean_intervals, sign_flip, two_level
 from isthmus.rng import generator
 
 Result = Literal["helped", "no detectable difference", "hurt"]
@@ -90,7 +90,7 @@ def gaps_in(
     if not known.any():
         return []
     first, *rest = (table[:, known] for table in tables.values())
-    gaps = np.stack([first.mean(axis=0) - table.mean(axis=0) for table in rest], axis=1)
+    gaps = np.stack([differences(first, table) for table in rest], axis=1)
     rng = generator(seed, "verdict", part.name, metric)
     mean, low, high = mean_intervals(gaps, rng=rng, draws=_DRAWS // 10)
     flipped = sign_flip(gaps - np.sign(mean) * margin, rng=rng, draws=_DRAWS)

@@ -18,6 +18,8 @@ from isthmus.evaluate.ranks import Doubles
 
 #: Numbers held at a time while resampling: persons × draws of one block.
 _BLOCK = 4_000_000
+#: Two means of the same numbers differ by less than this share of themselves.
+_ROUNDING = 1e-12
 
 
 def mean_intervals(
@@ -192,6 +194,31 @@ class Estimate:
         return float(stdtrit(self.freedom, share)) if np.isfinite(self.freedom) else NormalDist().inv_cdf(share)
 
 
+def differences(main: ArrayLike, rival: ArrayLike) -> Doubles:
+    """Return what each person gains: the mean over the runs of one system, less that of another.
+
+    Parameters
+    ----------
+    main, rival : float64 array (S, P) and (R, P)
+        One row a run, one column a person.
+
+    Returns
+    -------
+    float64 array (P,)
+        Exactly 0 where the two means differ by no more than the rounding of a mean, so that equal systems with
+        another number of runs, or with their runs in another order, are equal to every test.
+
+    Examples
+    --------
+    >>> differences([[0.1], [0.1], [0.1]], [[0.1]])
+    array([0.])
+    """
+    one, other = (_matrix(table).mean(axis=0) for table in (main, rival))
+    gaps: Doubles = one - other
+    gaps[np.abs(gaps) <= _ROUNDING * np.maximum(np.abs(one), np.abs(other))] = 0.0
+    return gaps
+
+
 def two_level(main: ArrayLike, rival: ArrayLike | None = None) -> Estimate:
     """Return the mean of ``main``, less that of ``rival``, where both persons and runs are samples.
 
@@ -224,7 +251,7 @@ def two_level(main: ArrayLike, rival: ArrayLike | None = None) -> Estimate:
     (0.1, 0.058, 2.0)
     """
     tables = [_matrix(table) for table in (main, rival) if table is not None]
-    gaps = tables[0].mean(axis=0) - (tables[1].mean(axis=0) if rival is not None else 0.0)
+    gaps = tables[0].mean(axis=0) if rival is None else differences(*tables)
     if gaps.size < 2:
         return Estimate(float(gaps.mean()) if gaps.size else float("nan"), float("nan"), 1.0)
     persons = float(gaps.var(ddof=1)) / gaps.size
@@ -241,6 +268,7 @@ def _of_runs(table: Doubles) -> tuple[float, float]:
     runs, persons = table.shape
     if runs < 2:
         return 0.0, 0.0
+    table = table - table[0]  # changes nothing but that runs which all say the same have no error at all
     means = table.mean(axis=1)
     rest = table - means[:, None] - table.mean(axis=0) + means.mean()
     noise = float((rest**2).sum()) / ((runs - 1) * (persons - 1)) / persons
