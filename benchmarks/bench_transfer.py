@@ -113,8 +113,10 @@ def measure(target: str, shares: list[float], settings: TrialSettings, work: Pat
     spent = time.perf_counter() - start
     split = split_of(spec, protocol, work)
     features = Readers(vocabulary(split), None, vectors=True).read(split.corpus.items)
-    file = out / f"{target}.json"
-    said = json.loads(file.read_text()) if file.exists() else {"target": target, "shares": {}}
+    several = settings.members > 1
+    file = out / (f"{target}-members-{settings.members}.json" if several else f"{target}.json")
+    title = f"{target}, {settings.members} models averaged" if several else target
+    said = json.loads(file.read_text()) if file.exists() else {"target": title, "shares": {}}
     said |= {
         "spec": spec,
         "protocol": split.card,
@@ -200,7 +202,8 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--shares", nargs="*", type=float, default=[0.0, 0.1, 1.0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--members", type=int, default=1)
+    parser.add_argument("--members", type=int, default=1, help="seeds that are averaged in each delivered carrier")
+    parser.add_argument("--no-scratch", action="store_true", help="leave out the arm from scratch")
     parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--persons", type=int, default=2000, help="validation persons, at most")
     parser.add_argument("--test-persons", type=int, default=None, help="test persons, at most")
@@ -221,6 +224,7 @@ def main() -> None:
         seeds=options.seeds,
         budget=options.budget,
         members=options.members,
+        scratch=not options.no_scratch,
         persons=options.persons,
         test_persons=options.test_persons,
     )

@@ -47,7 +47,10 @@ def test_seeds_change_the_carriers_and_nothing_else() -> None:
     for name in ("sequence", "sequence scratch"):
         first, second = (run.metrics["ndcg@10"] for run in arms[name])
         assert not np.array_equal(first, second), name
-    again = trial(scene().split, "target", scene().features, replace(CHOSEN, seeds=1, shuffled=False))
+    fewer = replace(CHOSEN, seeds=1, shuffled=False, scratch=False)
+    again = trial(scene().split, "target", scene().features, fewer)
+    assert set(again.arms) == {"no source", "sources", "transfer", "sequence"}
+    assert [finding.rival for finding in again.verdict().findings] == ["no source"]
     for name in ("no source", "sources"):
         assert np.allclose(again.arms[name][0].metrics["ndcg@10"], arms[name][0].metrics["ndcg@10"]), name
 

@@ -35,6 +35,8 @@ SHARES: Final = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHTS: Final = "model.safetensors"
 #: Arms of ground methods.
 GROUNDS: Final = ("no source", "sources")
+#: Settings that say which steps there are, and change none of them.
+_ARMS: Final = ("seeds", "shuffled", "scratch")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class TrialSettings:
         Seeds that are averaged in each delivered carrier.
     shuffled : bool
         Whether the shuffled-history control is trained too.
+    scratch : bool
+        Whether the carriers are trained from scratch too. Without them the verdict is against ``no source`` alone: it
+        tells what taking part gains, not what pre-training taught.
     """
 
     starts: dict[str, Settings]
@@ -72,6 +77,7 @@ class TrialSettings:
     methods: Sequence[str] = GROUND
     members: int = 1
     shuffled: bool = False
+    scratch: bool = True
 
 
 @dataclass
@@ -138,7 +144,8 @@ def trial(split: Split, domain: str, features: Features, settings: TrialSettings
     seeds = range(settings.seeds)
     todo: list[tuple[str, str, Callable[[], Run]]] = [(name, name, partial(steps.ground, name)) for name in GROUNDS]
     for seed in seeds:
-        names = ("transfer", "scratch", *(["shuffled"] if settings.shuffled else []))
+        named = {"transfer": True, "scratch": settings.scratch, "shuffled": settings.shuffled}
+        names = [name for name, takes_part in named.items() if takes_part]
         todo += [(name, f"{name} {seed}", partial(steps.carried, name, seed)) for name in names]
     with progress(f"trial {domain}", len(todo)) as advance:
         for arm, step, make in todo:
@@ -164,8 +171,8 @@ def curve(
 
 
 def _about(split: Split, domain: str, settings: TrialSettings) -> Json:
-    """Return all that a step depends on but which step it is; how many seeds there are does not matter."""
-    chosen: Json = {name: value for name, value in vars(settings).items() if name not in ("seeds", "shuffled")}
+    """Return all that a step depends on but which step it is: how many seeds and arms there are does not matter."""
+    chosen: Json = {name: value for name, value in vars(settings).items() if name not in _ARMS}
     chosen["starts"] = {name: {**how, "start": _weights(how.get("start"))} for name, how in settings.starts.items()}
     return {"split": split.card, "domain": domain, "settings": chosen}
 
