@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ from isthmus.errors import InputError, NotFoundError
 from isthmus.service.core import Service
 from isthmus.service.lock.key import SCOPES
 from isthmus.service.lock.operations import OPERATIONS
-from isthmus.service.lock.vault import Vault
+from isthmus.service.lock.vault import FRESH, Vault
 
 Client = httpx.AsyncClient
 SOUTH = {"platform": "south", "user": account(0, "south")["user"]}
@@ -98,6 +99,10 @@ def test_every_operation_opens_to_its_scope_and_to_no_other_key(tmp_path: Path) 
             for name, headers in wrong.items():
                 got = await status(headers)
                 assert got == 401 if one.scope else got < 300, (one.name, name, got)
+            where, _, query = path.partition("?")
+            for tail in ("%0A", "%0D%0A", "/", "%00", "%20", "//", "%0A/"):
+                got = await status({}, path=f"{where}{tail}?{query}")
+                assert got in (401, 404, 405) or not one.scope, (one.name, tail, got)
             for scope, key in keys.items():
                 got = await status(bearer(key))
                 assert (got == 403) == (bool(one.scope) and scope != one.scope), (one.name, scope, got)
@@ -105,6 +110,38 @@ def test_every_operation_opens_to_its_scope_and_to_no_other_key(tmp_path: Path) 
             assert await status({"x-api-key": every}) not in (401, 403)
             if one.scope and one.scope != "metrics":
                 assert await status(bearer(lost)) == 404, "a tenant that is not served"
+
+    served(tmp_path, test)
+
+
+def test_the_first_key_locks_a_service_at_work(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        assert (await client.get("/v1/models")).status_code == 200
+        line = Vault(tmp_path)
+        text = line.create(tenant="default", scopes=SCOPES)[1]
+        line.close()
+        await asyncio.sleep(FRESH + 0.1)
+        assert (await client.get("/v1/models")).status_code == 401
+        assert (await client.get("/v1/models", headers=bearer(text))).status_code == 200
+
+    served(tmp_path, test)
+
+
+def test_the_page_of_another_site_changes_nothing_where_no_key_is_needed(tmp_path: Path) -> None:
+    evil = {"origin": "https://evil.example"}
+
+    async def test(client: Client, service: Service) -> None:
+        for headers in (evil, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site", **evil}):
+            for one in OPERATIONS:
+                path, body = CALLS[one.name]
+                if one.method != "GET":
+                    got = await client.request(one.method, path, json=body, headers=headers)
+                    assert got.status_code == 403, (one.name, got.text)
+        own = {"origin": str(client.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
+        said = await client.post("/v1/recommend", json={"persons": [account()]}, headers=own)
+        assert said.status_code == 200, said.text
+        del own["sec-fetch-site"]  # browsers that do not say it
+        assert (await client.post("/v1/recommend", json={"persons": [account()]}, headers=own)).status_code == 200
 
     served(tmp_path, test)
 
@@ -132,6 +169,8 @@ def test_a_key_for_a_platform_sees_nothing_of_another(tmp_path: Path) -> None:
             ("POST", "/v1/explain", {**south, "item": item()}),
             ("GET", f"/v1/persons/south:{south['user']}", None),
             ("DELETE", f"/v1/persons/south:{south['user']}", None),
+            ("PUT", "/v1/items", {"items": [{**item(), "domain": "none"}, {**item(2, "target"), "domain": "none"}]}),
+            ("DELETE", f"/v1/items/south:{item(2, 'target')['item']}", None),
         ]
         for method, path, body in calls:
             assert (await call(north, method, path, body)).status_code == 403, path
@@ -182,8 +221,8 @@ def test_a_key_made_or_closed_by_another_process_counts_soon(tmp_path: Path) -> 
     assert not service.locked
     key, text = line.create(tenant="default", scopes=["events"], label="shop")
     service._looked = -1.0
+    assert service.locked, "nothing but the question itself makes it look"
     assert service.find(text) == key
-    assert service.locked
     assert service.find(text + "x") is None
     line.revoke(key.prefix)
     service._looked = -1.0

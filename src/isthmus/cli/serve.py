@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -132,12 +132,17 @@ def _tokens(issuer: str, said: dict[str, str], quota: tuple[int, int] | None) ->
     return {"issuer": issuer, **said, "events": events, "lists": lists} if issuer else None
 
 
+#: Names that no further tenant can have: the first one's, and that of the file of the keys.
+TAKEN: Final = ("default", "system")
+
+
 def _tenants(words: list[str]) -> dict[str, Path]:
     """Return the models of further tenants."""
     found = {}
     for word in words:
         name, equals, path = word.partition("=")
-        if not (equals and path and name.isidentifier()) or name == "default":
-            raise InputError(f"'{word}' names no tenant", where="--tenant", fix="write NAME=MODEL, NAME of letters")
+        if not (equals and path and name.isidentifier()) or name in TAKEN:
+            fix = f"write NAME=MODEL, NAME of letters and none of {', '.join(TAKEN)}"
+            raise InputError(f"'{word}' names no tenant", where="--tenant", fix=fix)
         found[name] = Path(path)
     return found

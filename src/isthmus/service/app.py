@@ -18,7 +18,7 @@ from isthmus.service.core import Service
 from isthmus.service.direct import Direct, Handler, endpoints
 from isthmus.service.examples import EXAMPLES
 from isthmus.service.lock.gate import Caller, Gate
-from isthmus.service.lock.operations import OPERATIONS, methods
+from isthmus.service.lock.operations import OPERATIONS
 from isthmus.service.problems import RequestError, problem
 from isthmus.service.routes import (
     consents,
@@ -126,9 +126,5 @@ async def _theirs(request: Request, error: Exception) -> Response:
     if isinstance(cause, IsthmusError):
         return problem(cause, _request_id(request))
     failed = cast("HTTPException", error)
-    fix = "operations: /openapi.json, pages for people: /console" if failed.status_code == 404 else ""
-    if failed.status_code == 405:
-        allowed = ", ".join(methods(request.scope["path"]))
-        failed.headers, fix = {"allow": allowed}, f"take {allowed}"
-    ours = RequestError(failed.status_code, str(failed.detail).lower(), fix=fix, headers=failed.headers)
+    ours = RequestError(failed.status_code, str(failed.detail).lower(), headers=failed.headers)
     return problem(ours, _request_id(request))

@@ -38,6 +38,8 @@ PROMISE: Final = 0.8
 #: Seconds of lists that are scored on the event loop itself: handing work of a few milliseconds to a thread costs more,
 #: for the two take turns at every step of it, and a busy loop would let the thread hardly get on.
 QUICK: Final = 0.004
+#: Lengths of one list that are kept ready to be sent; every other one is cut again when it is asked for.
+LENGTHS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Kept:
     cuts: dict[int, Top] = field(default_factory=dict)
 
     def cut(self, ask: Ask) -> Top:
-        """Return the part that is asked for; of each length it is made once."""
+        """Return the part that is asked for; of the first :data:`LENGTHS` lengths it is made once."""
         if ask.left_out:
             return ask.cut(self.top)
         found = self.cuts.get(ask.k)
         if found is None:
-            found = self.cuts[ask.k] = ask.cut(self.top)
+            found = ask.cut(self.top)
+            if len(self.cuts) < LENGTHS:
+                self.cuts[ask.k] = found
         return found
 
 

@@ -16,7 +16,7 @@ from isthmus.errors import IsthmusError
 from isthmus.log import logger
 from isthmus.service.lock.connection import CAME
 from isthmus.service.lock.limits import Buckets
-from isthmus.service.lock.operations import Operation, find
+from isthmus.service.lock.operations import Operation, find, methods
 from isthmus.service.lock.shared_limits import SharedBuckets
 from isthmus.service.monitor import Monitor
 from isthmus.service.problems import BusyError, RequestError, problem
@@ -148,6 +148,8 @@ class Guard:
         if not self.vault.locked:
             if not _local(headers.get(b"host", b"")):
                 raise RequestError(421, "without keys the service answers this machine only", fix="isthmus keys create")
+            if operation is not None and operation.method != "GET" and _foreign(headers):
+                raise RequestError(403, "another site's page may change nothing here", fix="isthmus keys create")
             return Caller("open", DEFAULT_TENANT, (), request)
         if operation is None or not operation.scope:
             return Caller("open", DEFAULT_TENANT, (), request)
@@ -183,6 +185,23 @@ def _local(host: bytes) -> bool:
     """Return whether a Host header names this machine: a page of elsewhere that was pointed here is refused."""
     name = host[: host.rfind(b"]") + 1] if host.startswith(b"[") else host.partition(b":")[0]
     return name in _LOCAL or not host
+
+
+def _foreign(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a browser says that the page of another site sends a request."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host", b"")
+
+
+def _nothing_there(path: str) -> RequestError:
+    """Return the refusal of what is no operation, which the application never sees: its scope would not be known."""
+    allowed = ", ".join(methods(path))
+    if allowed:
+        return RequestError(405, "method not allowed", fix=f"take {allowed}", headers={"allow": allowed})
+    return RequestError(404, "not found", fix="operations: /openapi.json, pages for people: /console")
 
 
 class Gate:
@@ -225,6 +244,8 @@ class Gate:
             scope["caller"] = caller = guard.admit(operation, headers, request, waited)
             if guard.shared is not None:
                 await guard.pace(operation, caller)
+            if operation is None:
+                raise _nothing_there(scope["path"])
             await self.app(scope, guarded.receive, pipe.send)
         except IsthmusError as error:
             await self._refuse(error, scope, pipe)

@@ -149,11 +149,7 @@ class Vault:
         """Return the key of a text, None if it opens nothing; an unknown one takes as long as a wrong one."""
         if self.tokens is not None and token.count(".") == 2:
             return self.tokens.find(token)
-        now = time.monotonic()
-        if now > self._looked + FRESH:
-            self._looked = now
-            if self._db.pragma("data_version") != self._seen:
-                self._refresh()
+        self._look()
         kind, _, rest = token.partition("_")
         prefix, _, secret = rest.partition("_")
         key, salt, digest = self._rows.get(prefix, (None, b"-", "-"))
@@ -162,9 +158,19 @@ class Vault:
             return None
         return key
 
+    def _look(self) -> None:
+        """Take in what another process has written, within :data:`FRESH` seconds."""
+        now = time.monotonic()
+        if now > self._looked + FRESH:
+            self._looked = now
+            if self._db.pragma("data_version") != self._seen:
+                self._refresh()
+
     @property
     def locked(self) -> bool:
         """Whether a key or a token is needed: a key was ever made, or tokens of an issuer are taken."""
+        if not self._rows:
+            self._look()
         return bool(self._rows) or self.tokens is not None
 
     def lease(self, prefix: str, kind: str, day: int, wanted: int, most: int) -> int:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from isthmus.service import changes
 from isthmus.service.core import Service
+from isthmus.service.lists.answers import require_platforms
 from isthmus.service.routes.base import NAMED, Bodies, answer, caller_of, read, says, takes
 from isthmus.service.schemas import ItemsIn, ItemsOut, RemovedOut
 
@@ -32,7 +33,9 @@ def add(app: FastAPI, service: Service) -> None:
     async def items_put(request: Request) -> Response:
         """Make items known by their text; when the answer comes they can be listed."""
         tenant, caller = caller_of(service, request)
-        done = await changes.put_items(tenant, await read(request, ItemsIn, most=service.settings.body))
+        given = await read(request, ItemsIn, most=service.settings.body)
+        require_platforms(caller, sorted({one.platform for one in given.items}))
+        done = await changes.put_items(tenant, given)
         await service.note(tenant.name, caller.name, "items written", {"items": done["written"]})
         return answer(done)
 
@@ -40,6 +43,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def items_delete(item: ItemPath, request: Request) -> Response:
         """Take an item off all lists."""
         tenant, caller = caller_of(service, request)
+        require_platforms(caller, [item.partition(":")[0]])
         done = await changes.remove_item(tenant, item)
         await service.note(tenant.name, caller.name, "item removed", {"data_version": done["data_version"]})
         return answer(done)
