@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Literal, Self, cast
 from urllib.parse import quote
@@ -32,6 +34,8 @@ from isthmus.errors import InputError, IsthmusError
 Json = dict[str, object]
 #: Answers after which the same request may be sent again.
 AGAIN: Final = (429, 503)
+#: Seconds that are waited at most before a request is sent again; who is to wait longer is told so at once.
+PATIENCE: Final = 10.0
 
 
 class ServiceError(IsthmusError):
@@ -62,7 +66,8 @@ class Client:
     timeout : float
         Seconds for one answer.
     tries : int
-        How often a request is sent, at most. Events carry ids, so that none counts twice.
+        How often a request is sent, at most. Events carry ids, so that none counts twice; a change of the model that
+        answers and an erasure are not sent again once they may have been taken.
     transport : httpx.BaseTransport, optional
         Another way to the service, for tests.
 
@@ -205,16 +210,36 @@ class Client:
             except httpx.TransportError as error:
                 fix = "see whether it runs: isthmus serve MODEL" if isinstance(error, httpx.ConnectError) else ""
                 failed = ServiceError(f"no answer: {type(error).__name__}", where=str(self._http.base_url), fix=fix)
+                if not (_repeatable(method, path) or isinstance(error, httpx.ConnectError)):
+                    raise failed from error
             else:
                 if answer.is_success:
                     return cast("Json", answer.json())
                 failed = _problem(answer)
-                wait = float(answer.headers.get("retry-after", "0.1"))
-                if answer.status_code not in AGAIN:
+                wait = _seconds(answer.headers.get("retry-after", "0.1"))
+                if answer.status_code not in AGAIN or wait > PATIENCE:
                     raise failed
             if left:
                 time.sleep(wait)
         raise failed
+
+
+def _repeatable(method: str, path: str) -> bool:
+    """Return whether a request that may have been done does no more when it is done again.
+
+    One more step back to an older model does, and the receipt of an erasure is given once.
+    """
+    return method == "GET" or not path.startswith(("/v1/models/", "/v1/persons/"))
+
+
+def _seconds(said: str) -> float:
+    """Return how long Retry-After says, which may be a date."""
+    with suppress(ValueError):
+        return float(said)
+    try:
+        return max(parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return 1.0
 
 
 def _accounts(persons: Sequence[Account]) -> list[Json]:
