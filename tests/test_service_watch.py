@@ -22,7 +22,7 @@ from tests.tiers import count
 
 from isthmus.errors import InputError, StorageError
 from isthmus.service.core import Service
-from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.key import EVERY, SCOPES
 from isthmus.service.lock.vault import Vault
 from isthmus.service.watch.shipped import dashboard, rules
 
@@ -93,6 +93,7 @@ def test_figures_do_not_multiply_with_people_items_and_tenants(tmp_path: Path) -
             headers = {"authorization": f"Bearer {keys[tenant]}"}
             for body in ({"persons": [account()]}, {"persons": [{"platform": "x", "user": "y"}]}, {}):
                 await client.post("/v1/recommend", json=body, headers=headers)
+        headers = {"authorization": f"Bearer {operator}"}
         text = (await client.get("/metrics", headers=headers)).text
         series = [line for line in text.splitlines() if not line.startswith("#")]
         assert sum("isthmus_persons" in line for line in series) == 20
@@ -102,6 +103,7 @@ def test_figures_do_not_multiply_with_people_items_and_tenants(tmp_path: Path) -
 
     vault = Vault(tmp_path)
     keys = {tenant: vault.create(tenant=tenant, scopes=SCOPES)[1] for tenant in tenants}
+    operator = vault.create(tenant=EVERY, scopes=["metrics"])[1]
     vault.close()
     served(tmp_path, test, tenants=tenants)
 

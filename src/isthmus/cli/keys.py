@@ -31,7 +31,9 @@ def create_(
             help="recommend, events, items, persons, consents, models, metrics, console or audit; several times."
         ),
     ],
-    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose data it opens.")] = "default",
+    tenant: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose data it opens; * for the figures of all tenants.")
+    ] = "default",
     platform: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only people of this platform; may be given several times.")
     ] = None,

@@ -68,11 +68,9 @@ async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: 
     entries = [_entry(event, now) for event in asked.events]
     began = time.perf_counter()
     receipt = await tenant.write(entries)
-    seconds = time.perf_counter() - began
-    monitor.commit.observe(seconds)
-    monitor.trend.commit(seconds)
-    monitor.events("stored", len(receipt.records))
-    monitor.events("duplicate", len(receipt.duplicates))
+    monitor.committed(tenant.name, time.perf_counter() - began)
+    monitor.events(tenant.name, "stored", len(receipt.records))
+    monitor.events(tenant.name, "duplicate", len(receipt.duplicates))
     return {
         "accepted": len(receipt.records),
         "ids": [entry.id for entry in entries],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,15 +81,16 @@ class Service:
     settings: ServiceSettings
     vault: Vault
     tenants: dict[str, Tenant]
-    monitor: Monitor = field(default_factory=Monitor)
     doors: Doors = field(default_factory=Doors)
     tracing: Tracing | None = None
+    monitor: Monitor = field(init=False)
     patrol: Patrol = field(init=False)
     quotas: Quotas = field(init=False)
     shared: SharedBuckets | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Make what looks after the audit log."""
+        """Make what counts, and what looks after the audit log."""
+        self.monitor = Monitor(self.tenants)
         self.quotas = Quotas(self.vault.lease)
         self.patrol = Patrol(self.vault, self.settings.patrol)
         if self.settings.limits:
@@ -119,9 +121,10 @@ class Service:
                 fix = "make one with: isthmus keys create --data " + str(places.data)
                 raise InputError(f"others can reach {settings.host}, and there is no key", where="--host", fix=fix)
             trust = Trust(places.trust) if places.trust else None
+            folders = Counter(_folder(places, given).resolve() for given in places.models.values())
             for name, given in places.models.items():
-                folder = places.folder or given.resolve().parent
-                models = Models(given, folder, _pointer(places, name), trust)
+                folder = _folder(places, given)
+                models = Models(given, folder, _pointer(places, name), trust, shared=folders[folder.resolve()] > 1)
                 tenants[name] = Tenant(name, models, place, settings)
         except BaseException:
             for tenant in tenants.values():
@@ -185,6 +188,11 @@ class Service:
     async def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log."""
         await asyncio.to_thread(self.vault.note, tenant, actor, action, said)
+
+
+def _folder(places: Places, given: Path) -> Path:
+    """Return where the models of a tenant lie."""
+    return places.folder or given.resolve().parent
 
 
 def _pointer(places: Places, tenant: str) -> Path:

@@ -93,7 +93,7 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
     head = _head(tenant.live, answered)
     parts, degraded = [], False
     for ask, listed in zip(asks, answered, strict=True):
-        monitor.lists(listed.layer)
+        monitor.lists(tenant.name, listed.layer)
         if ask.explore:
             listed.top.live.tries(ask.domain).count(listed.top.rows)
         if listed.top.live.version == tenant.live.version:

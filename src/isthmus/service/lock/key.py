@@ -7,6 +7,8 @@ from typing import Final
 
 #: What a key may be allowed to do.
 SCOPES: Final = ("recommend", "events", "items", "persons", "consents", "models", "metrics", "console", "audit")
+#: The tenant of a key that reads the figures of all tenants, and nothing else.
+EVERY: Final = "*"
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Key:
     prefix : str
         Public beginning of the key.
     tenant : str
-        Whose.
+        Whose; :data:`EVERY` for all.
     scopes : tuple of str
         Some of :data:`SCOPES`.
     platforms : tuple of str

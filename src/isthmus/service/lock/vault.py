@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from isthmus.errors import InputError, NotFoundError, StorageError, nearest
-from isthmus.service.lock.key import SCOPES, Key
+from isthmus.service.lock.key import EVERY, SCOPES, Key
 from isthmus.service.log.sqlite import connect
 
 if TYPE_CHECKING:
@@ -99,12 +99,15 @@ class Vault:
         Raises
         ------
         InputError
-            An unknown scope, or none.
+            An unknown scope, or none; all tenants, and not ``metrics`` alone.
         """
         for scope in scopes:
             if scope not in SCOPES:
                 fix = f"scopes: {', '.join(SCOPES)}"
                 raise InputError(f"no scope '{scope}'{nearest(scope, list(SCOPES))}", where="--scope", fix=fix)
+        if tenant == EVERY and set(scopes) - {"metrics"}:
+            fix = "take --scope metrics alone, or one tenant"
+            raise InputError(f"a key for all tenants ('{EVERY}') reads figures only", where="--tenant", fix=fix)
         if not scopes:
             raise InputError("a key without a scope opens nothing", where="--scope", fix=f"take {', '.join(SCOPES)}")
         now = int(time.time())

@@ -61,8 +61,8 @@ def access(service: Service, key: Key | None, paths: set[tuple[str, str]]) -> di
 
 
 def overview(service: Service, tenant: Tenant) -> dict[str, object]:
-    """Return the last hour of the process, and the sizes of a tenant."""
-    live, trend = tenant.live, service.monitor.trend
+    """Return the last hour and the sizes of a tenant."""
+    live, trend = tenant.live, service.monitor.trend(tenant.name)
     manifest = tenant.models.folder / live.version.name / _MANIFEST
     return {
         "now": time.time(),

@@ -35,16 +35,23 @@ class Models:
         The file that remembers which one answers, over restarts.
     trust : Trust, optional
         Keys, one of which must have signed a model; without it models need no signature.
+    shared : bool
+        Whether models of other tenants lie there too: then there is none to be seen but the given one.
     """
 
-    def __init__(self, given: Path, folder: Path, pointer: Path, trust: Trust | None = None) -> None:
+    def __init__(
+        self, given: Path, folder: Path, pointer: Path, trust: Trust | None = None, *, shared: bool = False
+    ) -> None:
         self.given, self.folder, self._file, self._trust = given.resolve(), folder.resolve(), pointer, trust
+        self._shared = shared
         if self.given.parent != self.folder:
             raise InputError(f"the model is not in {self.folder}", where="--models", fix="name the folder it lies in")
         self.pointer = self._read()
 
     def names(self) -> list[str]:
-        """Return the names of all models in the folder."""
+        """Return the names of the models that can be activated."""
+        if self._shared:
+            return [self.given.name] if (self.given / MANIFEST).is_file() else []
         found = self.folder.iterdir() if self.folder.is_dir() else iter(())
         return sorted(path.name for path in found if (path / MANIFEST).is_file() and not path.name.startswith("."))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from isthmus.service.core import Service
+from isthmus.service.lock.gate import Caller
+from isthmus.service.lock.key import EVERY
 from isthmus.service.routes.base import Bodies, answer, says
 from isthmus.service.schemas import Health, LiveOut, ReadyOut
 from isthmus.service.watch.health import reasons, simpler
@@ -49,6 +51,9 @@ def add(app: FastAPI, service: Service) -> None:
         return answer({"ready": ready}, 200 if ready else 503)
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses=says())
-    async def metrics() -> Response:
-        """Return figures for Prometheus."""
-        return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(request: Request) -> Response:
+        """Return figures for Prometheus: to a key of one of several tenants only those of its tenant."""
+        caller = cast("Caller", request.scope["caller"])
+        of = None if caller.tenant == EVERY or not service.vault.locked else service.tenant(caller.tenant).name
+        said = service.monitor.text(None if len(service.tenants) == 1 else of)
+        return Response(said, media_type="text/plain; version=0.0.4; charset=utf-8")

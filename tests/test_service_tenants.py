@@ -1,0 +1,103 @@
+"""Tenants of one process know nothing of each other: no figure, no model, no event, no person."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.small_service import account, event, served
+from tests.test_cli import isthmus
+
+from isthmus.errors import InputError
+from isthmus.service.core import Service
+from isthmus.service.lock.key import EVERY, SCOPES
+from isthmus.service.lock.operations import OPERATIONS
+from isthmus.service.lock.vault import Vault
+
+Client = httpx.AsyncClient
+
+
+def keys_of(folder: Path, *tenants: str) -> dict[str, dict[str, str]]:
+    """Return headers with a key of each tenant that opens everything, and one for the figures of all."""
+    vault = Vault(folder)
+    texts = {name: vault.create(tenant=name, scopes=SCOPES)[1] for name in tenants}
+    texts[EVERY] = vault.create(tenant=EVERY, scopes=["metrics"])[1]
+    vault.close()
+    return {name: {"authorization": f"Bearer {text}"} for name, text in texts.items()}
+
+
+def test_figures_tell_a_tenant_nothing_of_another(tmp_path: Path) -> None:
+    keys = keys_of(tmp_path, "a", "b", "gone")
+
+    async def test(client: Client, service: Service) -> None:
+        async def told() -> tuple[str, dict[str, object]]:
+            """What a is told: figures without what its own question changed, and the last hour."""
+            text = (await client.get("/metrics", headers=keys["a"])).text
+            hour = (await client.get("/v1/overview", headers=keys["a"])).json()
+            drop = ("now", "began", "minutes", "operations")
+            return text, {name: value for name, value in hour.items() if name not in drop}
+
+        before = await told()
+        body = {"events": [event(n) for n in range(30)]}
+        assert (await client.post("/v1/events", json=body, headers=keys["b"])).status_code == 202
+        asked = {"persons": [account()], "k": 3}
+        assert (await client.post("/v1/recommend", json=asked, headers=keys["b"])).status_code == 200
+        assert await told() == before
+        hour = (await client.get("/v1/overview", headers=keys["a"])).json()
+        assert not re.search(r"recommend|popular|stored", str(hour["minutes"])), "what b did is in a's hour"
+        own = (await client.get("/v1/overview", headers=keys["b"])).json()
+        assert sum(minute["events"] for minute in own["minutes"]) == 30
+        assert set(re.findall(r'tenant="(\w+)"', before[0])) == {"a"}
+        assert "isthmus_requests_total" not in before[0], "requests of all tenants together"
+        every = (await client.get("/metrics", headers=keys[EVERY])).text
+        assert set(re.findall(r'tenant="(\w+)"', every)) == {"a", "b"}
+        assert "isthmus_requests_total" in every
+        assert (await client.get("/metrics", headers=keys["gone"])).status_code == 404
+
+    served(tmp_path, test, tenants=("a", "b"))
+
+
+def test_the_key_for_all_figures_opens_nothing_else(tmp_path: Path) -> None:
+    keys = keys_of(tmp_path, "a")
+
+    async def test(client: Client, service: Service) -> None:
+        for one in OPERATIONS:
+            if one.scope and one.path != "/metrics":
+                path = re.sub(r"\{[^}]*\}", "north:x", one.path)
+                answer = await client.request(one.method, path, headers=keys[EVERY], json={})
+                assert answer.status_code in (403, 404), one.name
+
+    served(tmp_path, test, tenants=("a", "b"))
+    with pytest.raises(InputError, match="figures only"):
+        Vault(tmp_path).create(tenant=EVERY, scopes=["metrics", "persons"])
+    done = isthmus("keys", "create", "--data", tmp_path, "--scope", "audit", "--tenant", "*")
+    assert done.code == 2
+    assert "take --scope metrics alone" in done.err
+
+
+def test_a_tenant_neither_sees_nor_activates_models_that_lie_beside_its_own(tmp_path: Path) -> None:
+    keys = keys_of(tmp_path, "a", "b")
+
+    async def test(client: Client, service: Service) -> None:
+        several = len(service.tenants) > 1
+        known = (await client.get("/v1/models", headers=keys["a"])).json()
+        assert [one["name"] for one in known["models"]] == (["first"] if several else ["first", "second"])
+
+        async def asked(model: str, what: str) -> tuple[int, str]:
+            method = "GET" if what == "report" else "POST"
+            path = f"/v1/models/{model}/{what}"
+            answer = await client.request(method, path, json={"share": 0.1}, headers=keys["a"])
+            return answer.status_code, str(answer.json().get("detail")).replace(model, "MODEL")
+
+        for what in ("check", "shadow", "canary", "report", "activate"):
+            got = await asked("second", what)
+            if several:
+                assert got[0] == 404
+                assert got == await asked("third", what), "a model of another is like none at all"
+            else:
+                assert got[0] < 300, (what, got)
+
+    served(tmp_path, test, tenants=("a", "b"))
+    served(tmp_path, test, tenants=("a",))
