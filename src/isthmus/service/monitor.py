@@ -105,7 +105,7 @@ class Monitor:
 
     def text(self, tenant: str | None = None) -> bytes:
         """Return figures in Prometheus' text format: all, or only those that name ``tenant``."""
-        return generate_latest(self.registry if tenant is None else _Part(self.registry, tenant))  # type: ignore[arg-type]
+        return generate_latest(self.registry if tenant is None else _Part(self.registry, tenant))
 
 
 class _Part:

@@ -256,8 +256,8 @@ class Gate:
             guard.doors.inside -= 1
             seconds = time.perf_counter() - began
             name = "other" if operation is None else operation.name
-            caller = scope.get("caller")
-            guard.monitor.request(caller.tenant if caller else "", name, pipe.status, seconds)
+            known = scope.get("caller")
+            guard.monitor.request(known.tenant if known else "", name, pipe.status, seconds)
             if self._log_all or (pipe.status >= 500 and self._worth_a_line(pipe.status, began)):
                 self._log(name, scope, pipe, seconds)
 
