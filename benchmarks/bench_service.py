@@ -3,7 +3,7 @@
     python benchmarks/bench_service.py [--only PART ...] [--items 20000] [--persons 100000] [--rounds 3] [--seconds 3]
         [--reloads 100] [--worlds FOLDER] [--out FOLDER]
 
-Parts: ``pace``; ``L2`` 100,000 items; ``L3`` events in batches; ``L5`` five times too much; ``M1`` reloads; ``M5``
+Parts: ``pace``; ``anybody`` lists of all persons ready, and with reasons; ``L2`` 100,000 items; ``L3`` events in batches; ``L5`` five times too much; ``M1`` reloads; ``M5``
 a shadow. A synthetic catalogue and histories; popularity, item kNN and TF-IDF blended. The server is a process of its
 own, the generator keeps connections open and shares the machine. Requests a second depend on what else runs there, so
 the processor time of the server for one request is measured too. Writes service.json and README.md; parts measured
@@ -22,12 +22,21 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from service_anybody import anybody
 from service_page import goals, page
 from service_parts import Part, Size, many_events, many_items, pace
 from service_strain import overload, reloads, shadow
 
 #: By the name of the option.
-PARTS = {"pace": pace, "L2": many_items, "L3": many_events, "L5": overload, "M1": reloads, "M5": shadow}
+PARTS = {
+    "pace": pace,
+    "anybody": anybody,
+    "L2": many_items,
+    "L3": many_events,
+    "L5": overload,
+    "M1": reloads,
+    "M5": shadow,
+}
 
 
 def measured(name: str, size: Size) -> Part:

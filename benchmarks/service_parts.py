@@ -132,17 +132,21 @@ def pace(size: Size) -> Part:
         fresh = asyncio.run(_freshness(server.port, people))
         new = asyncio.run(_launched(server.port, 10))
         memory = server.memory
-    middle = {
-        name: {key: float(np.median([one[key] for one in rounds])) for key in rounds[0]}
-        for name, rounds in found.items()
-    }
     return {
-        "figures": middle,
+        "figures": medians(found),
         "rounds": found,
         "fresh_ms": {"p50": float(np.median(fresh)), "p99": float(np.quantile(fresh, 0.99)), "n": len(fresh)},
         "new_item_ms": {"p50": float(np.median(new)), "max": max(new), "n": len(new)},
         "bytes": len(body),
         "rss_mb": memory / 1e6,
+    }
+
+
+def medians(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Return the median of each figure over the rounds."""
+    return {
+        name: {key: float(np.median([one[key] for one in rounds])) for key in rounds[0]}
+        for name, rounds in found.items()
     }
 
 
