@@ -3,11 +3,12 @@
     python benchmarks/bench_service.py [--only PART ...] [--items 20000] [--persons 100000] [--rounds 3] [--seconds 3]
         [--reloads 100] [--worlds FOLDER] [--out FOLDER]
 
-Parts: ``pace``; ``anybody`` lists of all persons ready, and with reasons; ``L2`` 100,000 items; ``L3`` events in batches; ``L5`` five times too much; ``M1`` reloads; ``M5``
-a shadow. A synthetic catalogue and histories; popularity, item kNN and TF-IDF blended. The server is a process of its
-own, the generator keeps connections open and shares the machine. Requests a second depend on what else runs there, so
-the processor time of the server for one request is measured too. Writes service.json and README.md; parts measured
-before stay in them, and so does what a person wrote below "What this says".
+Parts: ``pace``; ``anybody`` lists of all persons ready, and with reasons; ``L2`` 100,000 items; ``L3`` events in
+batches; ``L5`` five times too much; ``M1`` reloads; ``M5`` a shadow. A synthetic catalogue and histories;
+popularity, item kNN and TF-IDF blended. The server is a process of its own, the generator keeps connections open
+and shares the machine. Requests a second depend on what else runs there, so the processor time of the server for
+one request is measured too. Writes service.json and README.md; parts measured before stay in them, and so does what
+a person wrote below "What this says".
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ REASONS = 3
 
 
 def anybody(size: Size) -> Part:
-    """Show 2: lists of persons drawn from all, each made ready in idle time, beside an empty route; then with reasons."""
+    """Measure lists of persons drawn from all, made ready in idle time, beside an empty route; then with reasons."""
     made = world(size.folder, size.items, size.persons)
     rng = np.random.default_rng(2)
 
