@@ -30,7 +30,7 @@ from isthmus.data.sequences import Histories
 from isthmus.evaluate.ranks import top_k
 from isthmus.index.ann import make_index
 from isthmus.model.blend import COHORTS, Blend
-from isthmus.recommender import shortlist, sketches, vectors
+from isthmus.recommender import nearest, shortlist, sketches
 from isthmus.recommender.items import with_items
 from isthmus.recommender.people import People
 from isthmus.recommender.readers import Readers, vocabulary
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
-    vectors.make_index = partial(make_index, large=0)
+    nearest.make_index = partial(make_index, large=0)
     rows = []
     with TemporaryDirectory() as folder:
         for one in args.sets:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.small_service import Test, account, event, item, recommender, served
+from tests.small_service import Test, account, event, item, models, recommender, served
 
 from isthmus.recommender import shortlist, sketches
 from isthmus.recommender.parts import Columns
@@ -84,6 +86,36 @@ def test_a_new_item_is_listed_at_once_and_a_withdrawn_one_no_more(tmp_path: Path
         assert NEW["item"] not in await names(client, "/v1/similar", **item(3), k=8)
 
     run(tmp_path, test)
+
+
+def test_indices_learn_what_is_withdrawn_and_their_recall_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.small_service.WORDS", ("popularity", "ials", "tfidf"))
+    monkeypatch.setattr("isthmus.recommender.nearest.LARGE", 8)
+    for kept in (recommender, models):
+        kept.cache_clear()
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        near = service.tenant("default").live.shortlists["source"]._dense[0].near
+        for place in range(6):
+            assert (await client.delete(f"/v1/items/north:{item(place)['item']}")).status_code == 200
+        assert int(near._off.sum()) == 6
+        said = (await client.get("/v1/overview")).json()["index_recall"]
+        until = time.monotonic() + 20
+        while said["source"] is None and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+            said = (await client.get("/v1/overview")).json()["index_recall"]
+        assert said["source"] == pytest.approx(1.0)
+        assert 'isthmus_index_recall_ratio{domain="source",tenant="default"} 1.0' in (await client.get("/metrics")).text
+        await client.put("/v1/items", json={"items": [{**item(0), "domain": "source"}]})
+        assert int(near._off.sum()) == 5
+
+    try:
+        run(tmp_path, test)
+    finally:
+        for kept in (recommender, models):
+            kept.cache_clear()
 
 
 def test_exploring_gives_new_items_their_places(tmp_path: Path) -> None:

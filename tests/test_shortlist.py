@@ -22,7 +22,7 @@ from isthmus.index.exact import Index
 from isthmus.model.base import Features, TrainingData
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.model.constraints import Constraints
-from isthmus.recommender import parts, shortlist, sketches, vectors
+from isthmus.recommender import nearest, parts, shortlist, sketches
 from isthmus.recommender.serving import Scorer
 from isthmus.recommender.shortlist import Shortlist, Wanted
 from isthmus.recommender.vectors import VectorSketch
@@ -197,12 +197,12 @@ def test_new_items_join_and_are_found_by_their_text(names: tuple[str, ...]) -> N
 def test_vectors_are_scanned_until_the_graph_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     begin = Event()
 
-    def later(keys: Ints, found: Floats) -> Index:
+    def later(keys: Ints, found: Floats, floor: float) -> Index:
         begin.wait(20)
-        return make_index(keys, found, large=0)
+        return make_index(keys, found, large=0, floor=floor)
 
-    monkeypatch.setattr(vectors, "make_index", later)
-    monkeypatch.setattr(vectors, "LARGE", 1000)
+    monkeypatch.setattr(nearest, "make_index", later)
+    monkeypatch.setattr(nearest, "LARGE", 1000)
     monkeypatch.setattr(shortlist, "PROPOSED", 120)
     target, histories = fitted(("text", "ials", "popularity")), some()
     short = Shortlist(target)

@@ -35,7 +35,11 @@ BUILD: Final = 128
 SEARCH: Final = 192
 #: Queries of the check after churn, and the share of adds and deletes after which it is due.
 CHECKED: Final = 64
-CHURN: Final = 0.1
+CHURN: Final = 0.05
+#: Recall@10 to keep.
+FLOOR: Final = 0.97
+#: Scores that differ by no more than this share are alike.
+CLOSE: Final = 1e-5
 
 
 class _Matches(Protocol):
@@ -55,8 +59,8 @@ class _Graph(Protocol):
 class ApproximateIndex:
     """A graph over the vectors, with the vectors beside it: what it finds is scored exactly.
 
-    After a tenth of the items came or went, the recall@10 of a sample is measured against the scan; below ``floor``
-    the graph is built anew.
+    After a twentieth of the items came or went, the recall@10 of a sample is measured against the scan; below ``floor``
+    the graph is built anew, and if that does not help everything is scanned until the next measurement.
 
     Parameters
     ----------
@@ -73,12 +77,13 @@ class ApproximateIndex:
 
     kind = "approximate"
 
-    def __init__(self, dim: int, *, floor: float = 0.95) -> None:
+    def __init__(self, dim: int, *, floor: float = FLOOR) -> None:
         if not 0 <= floor <= 1:
             raise InputError(f"recall floor {floor}", fix="take a share from 0 to 1")
         self.dim, self.floor = dim, floor
         self._all = ExactIndex(dim)
         self._churn = 0
+        self._scans = False
         self._graph = self._new()
 
     def __len__(self) -> int:
@@ -111,7 +116,7 @@ class ApproximateIndex:
         flags = np.ones(keys.size, dtype=bool) if allowed is None else permitted(keys, allowed)
         share = float(flags.mean()) if keys.size else 0.0
         wanted = int(np.ceil(k / max(share, 1e-9) * 1.5)) if allowed is not None else k
-        if share < SCARCE or wanted * 2 > keys.size:
+        if self._scans or share < SCARCE or wanted * 2 > keys.size:
             return self._all.search(queries, k, allowed)
         found, scores = self._ranked(queries, min(wanted, keys.size), flags, k)
         short = np.flatnonzero(found[:, min(k, int(flags.sum())) - 1] < 0)
@@ -120,15 +125,18 @@ class ApproximateIndex:
         return found, scores
 
     def recall(self, k: int = 10) -> float:
-        """Return the share of the exact best ``k`` that is found, over a sample of items that ask for their like."""
+        """Return the share of the best ``k`` that is found, over a sample of items that ask for their like.
+
+        Of items that are equally near any will do.
+        """
         keys, vectors = self.content.keys, self.content.vectors
         if not keys.size:
             return 1.0
         asked = vectors[np.linspace(0, keys.size - 1, min(CHECKED, keys.size)).astype(np.int64)]
-        right = self._all.search(asked, k)[0]
-        found, _ = self._ranked(asked, min(k, keys.size), np.ones(keys.size, dtype=bool), k)
-        hits = (right[:, :, None] == found[:, None, :]).any(axis=2) & (right >= 0)
-        return float(hits.sum() / (right >= 0).sum())
+        k = min(k, keys.size)
+        least = self._all.search(asked, k)[1][:, -1:]
+        scores = self._ranked(asked, k, np.ones(keys.size, dtype=bool), k)[1]
+        return float((scores >= least - CLOSE * np.abs(least)).mean())
 
     def save(self, path: str | Path) -> None:
         """Write the vectors to a folder, whole or not at all; the graph is built again when it is opened."""
@@ -139,7 +147,7 @@ class ApproximateIndex:
         """Return the index in a folder; raises as :meth:`isthmus.index.exact.ExactIndex.open` does."""
         card, content = read_index(Path(path))
         settings = cast("dict[str, float]", card["settings"])
-        index = cls(content.vectors.shape[1], floor=float(settings.get("floor", 0.95)))
+        index = cls(content.vectors.shape[1], floor=float(settings.get("floor", FLOOR)))
         index.add(content.keys, content.vectors)
         return index
 
@@ -156,11 +164,13 @@ class ApproximateIndex:
         if self._churn < CHURN * max(len(self), 1):
             return
         self._churn = 0
-        reached = self.recall()
+        reached = self.recall() if self.floor > 0 else 1.0
         if reached < self.floor and len(self):
             logger.info("index: recall %.3f is below %.3f, building it anew", reached, self.floor)
             self._graph = self._new()
             self._graph.add(self.content.keys, self.content.vectors, threads=1)
+            reached = self.recall()
+        self._scans = reached < self.floor
 
     def _ranked(self, queries: Floats, wanted: int, flags: Bools, k: int) -> tuple[Ints, Floats]:
         """Return what the graph finds among the flagged items, scored exactly and in order, (B, k) each."""
@@ -181,8 +191,8 @@ class ApproximateIndex:
         )
 
 
-def make_index(keys: Ints, vectors: Floats, *, large: int = LARGE) -> Index:
-    """Return an index of the items: exact below ``large`` items, approximate from there on.
+def make_index(keys: Ints, vectors: Floats, *, large: int = LARGE, floor: float = FLOOR) -> Index:
+    """Return an index of the items: exact below ``large`` items, approximate with a recall ``floor`` from there on.
 
     Examples
     --------
@@ -191,6 +201,7 @@ def make_index(keys: Ints, vectors: Floats, *, large: int = LARGE) -> Index:
     """
     if vectors.ndim != 2:
         raise DataError(f"vectors of shape {vectors.shape}", where="index", fix="give one row an item")
-    index: Index = ExactIndex(vectors.shape[1]) if len(keys) < large else ApproximateIndex(vectors.shape[1])
+    dim = vectors.shape[1]
+    index: Index = ExactIndex(dim) if len(keys) < large else ApproximateIndex(dim, floor=floor)
     index.add(keys, vectors)
     return index

@@ -33,20 +33,23 @@ class Columns:
         Those without any training event.
     sample : int64 array (S,)
         Columns for estimates, rising; all of them where they are few.
+    off : int64 array
+        Columns that were off the lists when this was made.
     """
 
     items: Indices
     new: Bools
     sample: Ints
+    off: Ints
 
     @classmethod
-    def of(cls, items: Indices, new: Bools, sample: Ints | None = None) -> Columns:
-        """Return the columns, with the ``sample`` of a shorter list of them if it is given."""
+    def of(cls, items: Indices, new: Bools, sample: Ints | None = None, off: Ints | None = None) -> Columns:
+        """Return the columns, with the ``sample`` of a shorter list of them if it is given; none ``off`` by default."""
         if sample is None:
             sample = np.arange(items.size, dtype=np.int64)
             if items.size > SAMPLE:
                 sample = np.sort(generator(0, "shortlist").choice(items.size, SAMPLE, replace=False)).astype(np.int64)
-        return cls(items, new, sample)
+        return cls(items, new, sample, np.zeros(0, np.int64) if off is None else off)
 
     @property
     def size(self) -> int:

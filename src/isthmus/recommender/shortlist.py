@@ -17,7 +17,7 @@ from isthmus.evaluate.ranks import top_k
 from isthmus.model.blend import Blend
 from isthmus.model.constraints import Constraints
 from isthmus.recommender.parts import Columns, Part, Sketch, Spread
-from isthmus.recommender.sketching import sketch_of
+from isthmus.recommender.sketching import dense, sketch_of
 from isthmus.split.cohorts import cohorts_of
 from isthmus.train.fit import Target
 from isthmus.types import Bools, Floats, Indices, Ints
@@ -90,15 +90,32 @@ class Shortlist:
         What was learned for the domain.
     before : Shortlist, optional
         That of the same model with the first items only: what it made ready is used again.
+    off : int64 array, optional
+        Columns that are off the lists; see :meth:`show`.
     """
 
-    def __init__(self, target: Target, before: Shortlist | None = None) -> None:
+    def __init__(self, target: Target, before: Shortlist | None = None, off: Ints | None = None) -> None:
         self.target = target
-        self.columns: Columns = Columns.of(target.items, target.new, None if before is None else before.columns.sample)
+        sample = None if before is None else before.columns.sample
+        self.columns: Columns = Columns.of(target.items, target.new, sample, off)
         old: Sequence[Sketch | None] = [None] * len(target.methods) if before is None else before._sketches
         self._sketches: list[Sketch] = [
             sketch_of(method, self.columns, had) for method, had in zip(target.methods, old, strict=True)
         ]
+        found = (dense(sketch) for sketch in self._sketches)
+        self._dense = [sketch for sketch in found if sketch is not None]
+
+    @property
+    def recall(self) -> float | None:
+        """The lowest recall@10 of its indices of vectors, when last measured; None if nothing was measured."""
+        known = (sketch.near.recall for sketch in self._dense)
+        return min((recall for recall in known if recall is not None), default=None)
+
+    def show(self, item: int, *, shown: bool) -> None:
+        """Tell indices of vectors that an item (corpus index) is on the lists, or off; lists need a sieve besides."""
+        columns = self.columns.of_items(np.array([item], np.int32))
+        for sketch in self._dense:
+            sketch.show(columns[columns >= 0], shown=shown)
 
     def pick(self, histories: Histories, wanted: Wanted, blend: Blend | None = None) -> list[Picked | None]:
         """Return the list of each history; None where too little was proposed, and everything must be scored.

@@ -72,6 +72,13 @@ def _vectors(method: Method, columns: Columns, before: Vectors | None) -> Vector
     return Vectors(method.vectors, method.place, rows=columns.items, itself=itself, profile=method.profile)
 
 
+def dense(sketch: Sketch) -> VectorSketch | None:
+    """Return the part of a sketch that compares dense vectors, None if there is none."""
+    if isinstance(sketch, AlignedSketch):
+        return sketch.near
+    return sketch if isinstance(sketch, VectorSketch) else None
+
+
 class AlignedSketch:
     """Both channels of :class:`isthmus.model.aligned.Aligned`: expected behaviour by vectors, likeness by texts.
 
@@ -93,15 +100,15 @@ class AlignedSketch:
             return np.asarray(method.profile(histories) @ method.wished, dtype=np.float32)
 
         assert method.text is not None
-        near, alike = (None, None) if before is None else (before._near, before._alike)
+        near, alike = (None, None) if before is None else (before.near, before._alike)
         had = np.zeros(0, np.float32) if alike is None else alike.itself
         itself = appended(had, (np.diff(method.text.indptr[had.size :]) > 0).astype(np.float32))
-        self._near: VectorSketch = VectorSketch(Vectors(method.rows, asks, rows=columns.items), columns, near)
+        self.near: VectorSketch = VectorSketch(Vectors(method.rows, asks, rows=columns.items), columns, near)
         self._alike: TextSketch = TextSketch(Says(method.text, itself, method.profile), columns, alike)
 
     def parts(self, histories: Histories) -> Sequence[Part]:
         """Return what the method says for each history."""
-        pairs = zip(self._near.parts(histories), self._alike.parts(histories), strict=True)
+        pairs = zip(self.near.parts(histories), self._alike.parts(histories), strict=True)
         return [Both(near, alike, self._weights) for near, alike in pairs]
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Thread
-from typing import Final
 
 import numpy as np
 from scipy import sparse
 
 from isthmus.data.sequences import Histories
-from isthmus.index.ann import LARGE, make_index
-from isthmus.index.exact import Index
-from isthmus.log import logger
+from isthmus.recommender.nearest import GROWN, Indexed
 from isthmus.recommender.parts import FEW_NEW, Columns, Own, Part, Spread, rows_of
 from isthmus.types import Floats, Indices, Ints
-
-#: The index is made anew when so large a share of its items came since.
-GROWN: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -73,54 +65,6 @@ class Vectors:
         return [Own.of(profile, self.itself, columns) for profile in rows_of(self.profile(histories))]
 
 
-class Indexed:
-    """Indices over the first columns: over all of them, or over known and new ones apart where many are new.
-
-    Graphs of large catalogues take minutes: they are made beside the work, and all vectors are scanned until then.
-
-    Parameters
-    ----------
-    vectors : Vectors
-        What is indexed.
-    columns : Columns
-        The items.
-    """
-
-    def __init__(self, vectors: Vectors, columns: Columns) -> None:
-        self.size, self.sampled = columns.size, vectors.of(columns.sample)
-        self._indices: list[Index] | None = None
-        if self.size < LARGE:
-            self._build(vectors, columns)
-        else:
-            Thread(target=self._build_beside, args=(vectors, columns), daemon=True, name="index").start()
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can be searched."""
-        return self._indices is not None
-
-    def find(self, query: Floats, count: int) -> Ints:
-        """Return the columns nearest to a query (D,); of known and of new items, where they are apart."""
-        found = [index.search(query[None], min(count, len(index)))[0][0] for index in self._indices or ()]
-        together = np.concatenate(found) if found else np.empty(0, np.int64)
-        return together[together >= 0]
-
-    def _build(self, vectors: Vectors, columns: Columns) -> None:
-        groups = [np.arange(columns.size)]
-        if columns.many_new:
-            groups = [np.flatnonzero(~columns.new), columns.fresh]
-        self._indices = [make_index(group, vectors.of(group)) for group in groups if group.size]
-
-    def _build_beside(self, vectors: Vectors, columns: Columns) -> None:
-        began = time.perf_counter()
-        try:
-            self._build(vectors, columns)
-        except Exception:
-            logger.exception("no index: vectors are scanned")
-        else:
-            logger.info("index over %d vectors made in %.0f s", self.size, time.perf_counter() - began)
-
-
 class VectorSketch:
     """A method that compares dense vectors.
 
@@ -138,6 +82,10 @@ class VectorSketch:
         self.vectors, self.columns = vectors, columns
         keeps = before is not None and columns.size - before.near.size <= max(GROWN * before.near.size, FEW_NEW)
         self.near: Indexed = before.near if before is not None and keeps else Indexed(vectors, columns)
+
+    def show(self, columns: Ints, *, shown: bool) -> None:
+        """Put columns on the lists, or take them off."""
+        self.near.show(columns, self.vectors, shown=shown)
 
     def parts(self, histories: Histories) -> Sequence[Part]:
         """Return what the method says for each history."""
@@ -175,12 +123,13 @@ class Near:
         return Spread.of(total, square, size, float(np.abs(some).max(initial=0.0)))
 
     def propose(self, count: int) -> Ints:
-        """Return the nearest columns, and all that came after the index was made."""
+        """Return the nearest columns on the lists, and all that came after the index was made."""
         near, columns = self._sketch.near, self._sketch.columns
-        size = columns.size
-        if not near.ready:
-            return columns.best(np.arange(size), self._sketch.vectors.every(self._query), count)
-        return np.concatenate([near.find(self._query, count), np.arange(near.size, size)])
+        found = near.find(self._query, count)
+        if found is None:
+            listed = np.flatnonzero(near.listed(np.arange(columns.size)))
+            return columns.best(listed, self._sketch.vectors.every(self._query)[listed], count)
+        return np.concatenate([found, np.arange(near.size, columns.size)])
 
     def at(self, columns: Ints) -> Floats:
         """Return the scores of some columns."""

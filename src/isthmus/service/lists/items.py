@@ -144,6 +144,10 @@ class Shelf:
         if name in self.names:
             self._off[self.names[name]] = not shown
 
+    def off(self, rows: Indices) -> Ints:
+        """Return the places in ``rows`` of what was taken off the lists."""
+        return np.flatnonzero(self._off[rows]) if self.removed else np.zeros(0, np.int64)
+
     def json(self, row: int) -> bytes:
         """Return an item as JSON: platform, item, title."""
         found = self._json.get(row)

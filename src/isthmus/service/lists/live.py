@@ -230,6 +230,9 @@ class Live:
     def show(self, name: Account, *, shown: bool) -> None:
         """Put an item on the lists, or take it off."""
         self.shelf.show(name, shown=shown)
+        row = self.shelf.names.get(name)
+        for shortlist in self.shortlists.values() if row is not None else ():
+            shortlist.show(row, shown=shown)
         self.edition += 1
 
     @property
@@ -367,7 +370,7 @@ def _shortlists(live: Live, large: int | None, before: Mapping[str, Shortlist]) 
     made = {}
     for domain, scorer in live.scorers.items():
         if large is not None and scorer.items.size >= large:
-            made[domain] = Shortlist(scorer.target, before.get(domain))
+            made[domain] = Shortlist(scorer.target, before.get(domain), live.shelf.off(scorer.items))
         else:
             scorer.make_ready()
     return made

@@ -110,6 +110,9 @@ class OverviewOut(_Form):
     events: dict[str, int] = Field(description="By what became of them.")
     commit: Percentiles = Field(description="From the arrival of events to the disk.")
     sizes: Sizes
+    index_recall: dict[str, float | None] = Field(
+        description="By large domain: recall@10 of its indices of vectors when last measured, null if none was."
+    )
     alerts: list[AlertOut] = Field(
         description="Why requests should go elsewhere, what is done in a simpler way, what has drifted, a trial of a"
         " model that ended by itself within a day, a changed audit log."

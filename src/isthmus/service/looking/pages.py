@@ -82,6 +82,7 @@ def overview(service: Service, tenant: Tenant) -> dict[str, object]:
             "lists_ready": tenant.lister.kept,
             "in_flight": service.doors.inside,
         },
+        "index_recall": {domain: shortlist.recall for domain, shortlist in sorted(live.shortlists.items())},
         "alerts": [{"of": of, "said": said} for of, said in _alerts(service, tenant)],
     }
 

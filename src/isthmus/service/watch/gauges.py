@@ -86,6 +86,16 @@ class Gauges:
                 family.add_metric([label], read(tenant))
             yield family
         yield from self._drift()
+        recall = GaugeMetricFamily(
+            "isthmus_index_recall_ratio",
+            "Recall@10 of the indices of vectors of a large domain when last measured, the lowest; none if none was.",
+            labels=["tenant", "domain"],
+        )
+        for label, tenant in tenants.items():
+            for domain, shortlist in sorted(tenant.live.shortlists.items()):
+                if shortlist.recall is not None:
+                    recall.add_metric([label, domain], shortlist.recall)
+        yield recall
         models = GaugeMetricFamily("isthmus_model", "The model that answers: 1.", labels=["tenant", "model", "version"])
         for label, tenant in tenants.items():
             models.add_metric([label, tenant.live.version.name, tenant.live.version.digest], 1.0)
