@@ -17,7 +17,7 @@ from tests.test_service_keys import CALLS
 
 from isthmus.errors import InputError
 from isthmus.service.core import Service
-from isthmus.service.lock.issuer import fetched, keys_address
+from isthmus.service.lock.issuer import fetched, keys_of
 from isthmus.service.lock.key import SCOPES
 from isthmus.service.lock.operations import OPERATIONS
 from isthmus.service.lock.tokens import Tokens
@@ -316,10 +316,10 @@ def test_keys_are_read_from_no_address_inside_and_redirects_lead_nowhere() -> No
                 said = {"issuer": address, "jwks_uri": url}
                 answers["/.well-known/openid-configuration"] = (200, {}, json.dumps(said).encode())
                 with pytest.raises(InputError):
-                    keys_address(address)
+                    keys_of(address)
             answers["/.well-known/openid-configuration"] = (200, {}, json.dumps({**said, "issuer": "x"}).encode())
             with pytest.raises(InputError, match="another issuer"):
-                keys_address(address)
+                keys_of(address)
         assert not hit
 
 

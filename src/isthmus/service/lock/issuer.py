@@ -67,39 +67,65 @@ def _shown(url: str) -> str:
     return url.partition("?")[0][:200]
 
 
-def _public(host: str) -> bool:
-    """Return whether every address of a host is one of the public network."""
+def _addresses(parts: SplitResult, *, public: bool) -> list[str]:
+    """Return the addresses of a host; if they have to be of the public network, all of them are."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return False
-    return bool(found) and all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_global for one in found)
+        found = []
+    listed = list(dict.fromkeys(str(one[4][0]) for one in found))
+    if public and not (listed and all(ipaddress.ip_address(one.partition("%")[0]).is_global for one in listed)):
+        raise InputError("is inside a private network", where=parts.hostname, fix="give --jwks if that is right")
+    return listed
 
 
-def fetched(url: str) -> Json:
+def fetched(url: str, *, public: bool = False) -> Json:
     """Return a JSON document; redirects are not followed.
+
+    The name is looked up once, and what was looked up is what is asked: no second answer can lead elsewhere.
+
+    Parameters
+    ----------
+    url : str
+        The address.
+    public : bool
+        Whether its host must be of the public network.
 
     Raises
     ------
     InputError
         The address may not be asked, or gives no such document.
     """
-    checked(url)
-    try:
-        with (
-            httpx.Client(verify=_authorities(), timeout=SECONDS, follow_redirects=False, trust_env=False) as client,
-            client.stream("GET", url, headers={"accept": "application/json"}) as answer,
-        ):
-            if answer.status_code != 200:
-                raise InputError(f"answered {answer.status_code}", where=_shown(url))
-            content = b""
-            for part in answer.iter_bytes():
-                content += part
-                if len(content) > LARGEST:
-                    raise InputError("says too much", where=_shown(url))
-    except httpx.HTTPError as error:
-        raise InputError(f"no answer: {type(error).__name__}", where=_shown(url)) from None
-    return _document(content, _shown(url))
+    parts = checked(url)
+    reason = "its name is not known"
+    for address in _addresses(parts, public=public):
+        try:
+            return _document(_read(url, address), _shown(url))
+        except httpx.ConnectError as error:
+            reason = type(error).__name__
+        except httpx.HTTPError as error:
+            raise InputError(f"no answer: {type(error).__name__}", where=_shown(url)) from None
+    raise InputError(f"no answer: {reason}", where=_shown(url))
+
+
+def _read(url: str, address: str) -> bytes:
+    """Return what one address of the host of ``url`` says; certificate and ``Host`` are those of the name."""
+    named = httpx.URL(url)
+    headers = {"accept": "application/json", "host": named.netloc.decode()}
+    with (
+        httpx.Client(verify=_authorities(), timeout=SECONDS, follow_redirects=False, trust_env=False) as client,
+        client.stream(
+            "GET", named.copy_with(host=address), headers=headers, extensions={"sni_hostname": named.host}
+        ) as answer,
+    ):
+        if answer.status_code != 200:
+            raise InputError(f"answered {answer.status_code}", where=_shown(url))
+        content = b""
+        for part in answer.iter_bytes():
+            content += part
+            if len(content) > LARGEST:
+                raise InputError("says too much", where=_shown(url))
+        return content
 
 
 @cache
@@ -118,8 +144,8 @@ def _document(content: bytes, where: str) -> Json:
     return said
 
 
-def keys_address(issuer: str) -> str:
-    """Return where an issuer says its keys are (OpenID Connect discovery).
+def keys_of(issuer: str) -> Json:
+    """Return the set of keys that an issuer names (OpenID Connect discovery).
 
     Raises
     ------
@@ -132,10 +158,7 @@ def keys_address(issuer: str) -> str:
     address = said.get("jwks_uri")
     if not isinstance(address, str):
         raise InputError("does not say where its keys are", where=issuer, fix="give --jwks")
-    own, other = checked(issuer).hostname, checked(address).hostname
-    if other != own and (other in _LOOPBACK or not _public(str(other))):
-        raise InputError("names keys inside a private network", where=issuer, fix="give --jwks if that is right")
-    return address
+    return fetched(address, public=checked(address).hostname != checked(issuer).hostname)
 
 
 def read_keys(issuer: str, jwks: str) -> dict[str, PublicKey]:
@@ -159,7 +182,7 @@ def read_keys(issuer: str, jwks: str) -> dict[str, PublicKey]:
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", where=jwks) from None
     else:
-        said = fetched(jwks or keys_address(issuer))
+        said = fetched(jwks) if jwks else keys_of(issuer)
     listed = said.get("keys")
     found = {}
     for one in listed if isinstance(listed, list) else []:
