@@ -121,15 +121,15 @@ class Indexed:
         """Return about ``count`` keys of an index that are on the lists, never less than half of what there is."""
         wanted = count
         while True:
-            keys = index.search(query[None], min(wanted, len(index)))[0][0]
-            keys = keys[keys >= 0]
+            found: Ints = index.search(query[None], min(wanted, len(index)))[0][0]
+            keys = found[found >= 0]
             keys = keys[~self._off[keys]]
             if keys.size * 2 >= count or wanted >= len(index):
                 return keys[:count]
             wanted *= WIDER
             if wanted > WHOLE * len(index):
-                keys = index.search(query[None], min(count, len(index)), ~self._off)[0][0]
-                return keys[keys >= 0]
+                found = index.search(query[None], min(count, len(index)), ~self._off)[0][0]
+                return found[found >= 0]
 
     def _beside(self, work: Callable[[Source], None], source: Source) -> None:
         def run() -> None:

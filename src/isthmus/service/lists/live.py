@@ -230,9 +230,8 @@ class Live:
     def show(self, name: Account, *, shown: bool) -> None:
         """Put an item on the lists, or take it off."""
         self.shelf.show(name, shown=shown)
-        row = self.shelf.names.get(name)
-        for shortlist in self.shortlists.values() if row is not None else ():
-            shortlist.show(row, shown=shown)
+        for shortlist in self.shortlists.values() if name in self.shelf.names else ():
+            shortlist.show(self.shelf.names[name], shown=shown)
         self.edition += 1
 
     @property
