@@ -198,13 +198,14 @@ async def erase(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
     accounts = linked(tenant, caller, name)
     held = bool(_learned(tenant, accounts))
     receipt = await tenant.erase(accounts)
-    sealed = await tenant.upkeep.erase(accounts)
+    sealed, clean = await tenant.upkeep.erase(accounts)
     said = [clock(), receipt.seq, receipt.erased, len(accounts), uuid.uuid4().hex]
     return {
         "receipt": hashlib.sha256(json.dumps(said).encode()).hexdigest(),
         "accounts": len(accounts),
         "events": receipt.erased,
         "sealed": sealed,
+        "wiped": receipt.wiped and clean,
         "model_holds_history": held,
         "data_version": receipt.seq,
     }

@@ -63,6 +63,7 @@ EXAMPLES: Final[dict[str, object]] = {
         "accounts": 1,
         "events": 12,
         "sealed": 9,
+        "wiped": True,
         "model_holds_history": True,
         "data_version": 1207,
     },

@@ -309,6 +309,10 @@ class ErasedOut(_Body):
     accounts: int
     events: int
     sealed: int = Field(description="Events taken out of sealed segments.")
+    wiped: bool = Field(
+        description="Whether no byte of them is left in the service's files. Nothing uses them any more if not, but a"
+        " reader, a backup or a full disk held them; it is tried again, also after a restart, until it is done."
+    )
     model_holds_history: bool = Field(
         description="Whether the model's folder still holds this history, unused: fit it again without."
     )

@@ -33,6 +33,7 @@ function receipt(said) {
   return el("section", { class: "card finding win" }, el("h3", {}, t("privacy.erased")),
     el("p", {}, t("privacy.erased.said", { accounts: count(said.accounts), events: count(said.events) })),
     el("p", {}, t("privacy.receipt"), " ", el("code", { class: "long" }, said.receipt)),
+    !said.wiped && el("p", { class: "flag" }, t("privacy.unwiped")),
     said.model_holds_history && el("p", { class: "flag" }, t("privacy.refit")));
 }
 

@@ -25,6 +25,12 @@ Jobs: TypeAlias = Sequence[tuple[Sequence[Entry], Done]]
 FORMAT: Final = 1
 #: Records read at a time: what is replayed beside requests leaves memory behind that it once took.
 PART: Final = 1000
+#: Seconds between two tries to wipe what was erased, and the same where the last one failed for another reason than
+#: that somebody reads.
+AGAIN: Final = 0.5
+LATER: Final = 30.0
+#: Seconds an erasure waits for those who read.
+READERS: Final = 1.0
 #: Entries written in one commit, about.
 TOGETHER: Final = 2000
 POSTGRES: Final = ("postgresql://", "postgres://")
@@ -45,6 +51,8 @@ class EventLog(Protocol):
         Why nothing can be written just now; empty while all is well.
     patience : float
         Seconds after which a request does not wait for its commit any longer.
+    unwiped : int
+        Erasures whose bytes are still in the files of the store.
     """
 
     @property
@@ -57,6 +65,8 @@ class EventLog(Protocol):
     def away(self) -> str: ...  # noqa: D102
     @property
     def patience(self) -> float: ...  # noqa: D102
+    @property
+    def unwiped(self) -> int: ...  # noqa: D102
 
     def append(self, entries: Sequence[Entry], done: Done) -> None:
         """Write ``entries`` with the next commit and call ``done`` when they are on disk, or with what went wrong.
@@ -143,7 +153,7 @@ class GroupCommit(ABC):
     patience = 120.0
 
     def __init__(self, name: str, pending: int, idle: float | None = None) -> None:
-        self.pending, self.seq = pending, 0
+        self.pending, self.seq, self.unwiped = pending, 0, 0
         self._waiting = 0
         self._count = threading.Lock()
         self._pause = idle

@@ -43,6 +43,11 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 _GONE: Final = """DELETE FROM records WHERE kind = %s AND platform = %s AND "user" = %s"""
 _OLD: Final = "DELETE FROM records WHERE kind = %s AND ts < %s"
 _LAST: Final = "UPDATE meta SET value = %s WHERE name = 'last'"
+#: What is owed after an erasure: kept until it is done, whatever happens to the process.
+_OWE: Final = """
+INSERT INTO meta VALUES ('unwiped', %s)
+ON CONFLICT (name) DO UPDATE SET value = (meta.value::bigint + excluded.value::bigint)::text
+"""
 
 
 def connect(url: str, schema: str, *, name: str = "isthmus", autocommit: bool = True) -> psycopg.Connection:
@@ -92,7 +97,7 @@ class Taking:
     """What one commit takes in: asks once which ids are known, and inserts many rows at once."""
 
     def __init__(self, db: psycopg.Connection, secret: bytes, top: int, ids: list[str]) -> None:
-        self.db, self.secret, self.top, self.erased = db, secret, top, False
+        self.db, self.secret, self.top, self.freed = db, secret, top, 0
         self._start = top
         self._rows: list[tuple[object, ...]] = []
         self._known = {record.entry.id: record.entry for record in map(record_of, db.execute(_KNOWN, (ids,)))}
@@ -120,8 +125,10 @@ class Taking:
         return Receipt(tuple(records), tuple(twice), tuple(otherwise), self.top, erased)
 
     def end(self) -> None:
-        """Insert what is left, and remember the highest number ever given."""
+        """Insert what is left, and remember the highest number ever given, and what is to be wiped."""
         self._flush()
+        if self.freed:
+            self.db.execute(_OWE, (str(self.freed),))
         if self.top > self._start:
             self.db.execute(_LAST, (str(self.top),))
 
@@ -136,11 +143,11 @@ class Taking:
         if entry.kind not in (ERASE, EXPIRE):
             return 0
         self._flush()
+        said = 0
         if entry.kind == ERASE:
             accounts = accounts_of(entry)
             gone = sum(self.db.execute(_GONE, (EVENT, *account)).rowcount for account in accounts)
             said = sum(self.db.execute(_GONE, (CONSENT, *account)).rowcount for account in accounts)
-            self.erased = self.erased or said > 0
             dropped = {name for name, one in self._known.items() if (one.platform, one.user) in accounts}
         else:
             gone = self.db.execute(_OLD, (EVENT, entry.ts)).rowcount
@@ -148,7 +155,7 @@ class Taking:
         for name in dropped:
             if self._known[name].kind in (EVENT, CONSENT):
                 del self._known[name]
-        self.erased = self.erased or gone > 0
+        self.freed += gone + said > 0
         return gone
 
 

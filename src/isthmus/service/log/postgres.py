@@ -6,12 +6,14 @@ hands out transactions.
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import psycopg
@@ -19,7 +21,7 @@ from psycopg import sql
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
 from isthmus.log import logger
-from isthmus.service.log.base import FORMAT, PART, GroupCommit, Jobs, tell
+from isthmus.service.log.base import FORMAT, LATER, PART, READERS, GroupCommit, Jobs, tell
 from isthmus.service.log.pgsession import SILENCE, Taking, connect, said_busy, schema_of
 from isthmus.service.log.records import Entry, Receipt, Record, record_of
 from isthmus.service.problems import BusyError
@@ -45,6 +47,7 @@ CREATE INDEX IF NOT EXISTS accounts ON records (platform, "user") WHERE kind = '
 """
 #: Seconds in which a session that just ended may still hold its lock.
 LETTING_GO: Final = 2.0
+_PAID: Final = "DELETE FROM meta WHERE name = 'unwiped'"
 _LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 #: End our own session of before, where the server has not noticed yet that it is gone.
 _END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s"
@@ -81,7 +84,7 @@ class PostgresLog(GroupCommit):
         self._away, self._tried = "", 0.0
         self._doubt: tuple[Jobs, Sequence[Receipt]] | None = None
         self._busy_since = float("inf")
-        self._unwiped = False
+        self._try = 0.0
         self._closing = threading.Event()
         self._db = self._first()
         self._writer.start()
@@ -165,14 +168,19 @@ class PostgresLog(GroupCommit):
             where = self.schema
             raise ArtefactError(f"event log of format {found['format']}, this version reads {FORMAT}", where=where)
         self.secret, self.seq = bytes.fromhex(found["secret"]), int(found["last"])
+        self.unwiped = int(found.get("unwiped", 0))
 
     def _idle(self) -> None:
-        """Notice that the server is gone before somebody needs it, and that it is back."""
+        """Notice that the server is gone before somebody needs it, and that it is back; wipe what could not be yet."""
         try:
             with self._timed():
-                self._session().execute("SELECT 1")
+                db = self._session()
+                db.execute("SELECT 1")
         except (psycopg.Error, IsthmusError) as error:
             self._lost(error)
+            return
+        if self.unwiped and time.monotonic() >= self._try:
+            self._wipe(db, LOOK / 5)
 
     def _session(self) -> psycopg.Connection:
         """Return the session that may write, a new one if need be; what was in doubt is settled then."""
@@ -186,7 +194,7 @@ class PostgresLog(GroupCommit):
             if not _locked(db, self.schema):
                 db.execute(_END, (self._pid, self._name))
                 raise BusyError("the writer of before is not gone yet")
-            self._settle(int(_meta(db)["last"]))
+            self._settle(_meta(db))
         except BaseException:
             db.close()
             raise
@@ -194,12 +202,12 @@ class PostgresLog(GroupCommit):
         logger.info("the database is back")
         return db
 
-    def _settle(self, last: int) -> None:
+    def _settle(self, found: dict[str, str]) -> None:
         """Say what became of the commit during which the server went."""
+        last, self.unwiped = int(found["last"]), int(found.get("unwiped", 0))
         doubt, self._doubt = self._doubt, None
         if doubt is not None and doubt[1] and last == doubt[1][-1].seq > self.seq:
             self.seq = last
-            self._unwiped = self._unwiped or any(one.erased for one in doubt[1])
             tell(*doubt)
         if last != self.seq:
             raise StorageError(f"the log ends at {last}, not at {self.seq}", where=self.schema, fix="start again")
@@ -213,14 +221,18 @@ class PostgresLog(GroupCommit):
                     taking = Taking(db, self.secret, self.seq, [one.id for entries, _ in jobs for one in entries])
                     outcomes = [taking.take(entries) for entries, _ in jobs]
                     taking.end()
+                    outcomes = [replace(one, wiped=not taking.freed) for one in outcomes]
                     self._doubt = jobs, outcomes
                 self.seq, self._doubt = taking.top, None
-                self._unwiped = self._unwiped or taking.erased
+                self.unwiped += taking.freed
         except Exception as error:
             failed = self._lost(error)
             return [failed] * len(jobs)
-        if self._unwiped:
-            self._wipe(db)
+        if taking.freed:
+            self._wipe(db, READERS)
+            return [replace(one, wiped=not self.unwiped) for one in outcomes]
+        if self.unwiped and time.monotonic() >= self._try:
+            self._wipe(db, LOOK / 5)
         return outcomes
 
     def _lost(self, error: Exception) -> IsthmusError:
@@ -241,14 +253,27 @@ class PostgresLog(GroupCommit):
         logger.error("nothing was written: %s", _line(error))
         return StorageError(f"cannot write: {type(error).__name__}", where=self.schema)
 
-    def _wipe(self, db: psycopg.Connection) -> None:
-        """Write the table anew: a deleted row stays in its file until then."""
+    def _wipe(self, db: psycopg.Connection, seconds: float) -> None:
+        """Write the table anew: a deleted row stays in its file until then.
+
+        Who reads the table holds it up, for ``seconds``; and whoever began before the erasure and has not ended may
+        still see the rows, so that the server copies them.
+        """
+        began = time.monotonic()
         try:
-            db.execute("VACUUM (FULL) records")
-            self._unwiped = False
+            if write_anew(db, seconds) == 0:
+                db.execute(_PAID)
+                self.unwiped = 0
+        except psycopg.errors.LockNotAvailable:
+            self._try = time.monotonic() + 4 * LOOK
+            return
         except psycopg.Error as error:
-            logger.error("erased events are still in the files of the database: %s", _line(error))
+            logger.error("erased events are still in the files, and it is tried again: %s", _line(error))
+            self._try = began + LATER
             self._lost(error)
+            return
+        now = time.monotonic()
+        self._try = now + max(LOOK, 10 * (now - began))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -279,6 +304,24 @@ def prepare(db: psycopg.Connection, schema: str) -> None:
     db.execute(_SCHEMA)
     for name, value in (("format", str(FORMAT)), ("secret", secrets.token_hex(32)), ("last", "0")):
         db.execute(_META, (name, value))
+
+
+def write_anew(db: psycopg.Connection, seconds: float) -> int:
+    """Write the table of a log anew; return how many deleted rows had to be copied, for somebody sees them still."""
+    said: list[str] = []
+
+    def hear(notice: psycopg.errors.Diagnostic) -> None:
+        said.append(notice.message_detail or "")
+
+    db.add_notice_handler(hear)
+    try:
+        db.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(f"{seconds * 1000:.0f}ms")))
+        db.execute("VACUUM (FULL, VERBOSE) records")
+    finally:
+        db.remove_notice_handler(hear)
+        if not (db.closed or db.broken):
+            db.execute("SET lock_timeout = 0")
+    return sum(int(found[0]) for one in said if (found := re.findall(r"\d+", one)))
 
 
 def _locked(db: psycopg.Connection, schema: str) -> bool:

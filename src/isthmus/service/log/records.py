@@ -88,6 +88,8 @@ class Receipt:
         Number of the newest record of the log.
     erased : int
         Events taken off the disk.
+    wiped : bool
+        Whether no byte of what was erased is left in the files; if not, it is tried again until it is done.
     """
 
     records: tuple[Record, ...]
@@ -95,6 +97,7 @@ class Receipt:
     conflicts: tuple[str, ...]
     seq: int
     erased: int = 0
+    wiped: bool = True
 
 
 def content_id(*parts: object) -> str:

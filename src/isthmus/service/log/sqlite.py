@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ import apsw
 
 from isthmus.errors import ArtefactError, InputError, IsthmusError, StorageError
 from isthmus.log import logger
-from isthmus.service.log.base import FORMAT, PART, GroupCommit, Jobs
+from isthmus.service.log.base import AGAIN, FORMAT, LATER, PART, READERS, GroupCommit, Jobs
 from isthmus.service.log.records import (
     CONSENT,
     ERASE,
@@ -45,6 +46,12 @@ _NEW: Final = "INSERT INTO records (id, kind, platform, user, item, event, value
 _NINE: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UNKNOWN: Final = " ON CONFLICT (id) DO NOTHING"
 _INSERT: Final = _NEW + _NINE + _UNKNOWN + " RETURNING seq"
+#: What is owed after an erasure: kept until it is done, whatever happens to the process.
+_OWE: Final = "INSERT INTO meta VALUES ('unwiped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
+_OWED: Final = "SELECT value FROM meta WHERE name = 'unwiped'"
+_PAID: Final = "DELETE FROM meta WHERE name = 'unwiped'"
+#: Milliseconds a statement waits for others.
+_BUSY: Final = 5000
 #: Events written by one statement: fewer are written one by one.
 ROWS: Final = 50
 SCHEMA: Final = """
@@ -80,7 +87,7 @@ def connect(path: Path) -> apsw.Connection:
     """
     try:
         db = apsw.Connection(str(path))
-        db.set_busy_timeout(5000)
+        db.set_busy_timeout(_BUSY)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF"):
             db.execute(f"PRAGMA {pragma}").fetchall()
     except apsw.CantOpenError as error:
@@ -109,7 +116,7 @@ class SqliteLog(GroupCommit):
     """
 
     def __init__(self, path: Path, *, pending: int = 50_000) -> None:
-        super().__init__(path.stem, pending)
+        super().__init__(path.stem, pending, idle=AGAIN)
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock(path.with_name(path.name + ".lock"))
@@ -118,10 +125,11 @@ class SqliteLog(GroupCommit):
             self._prepare()
             self.secret = bytes.fromhex(str(self._meta("secret", secrets.token_hex(32))))
             self.seq = self._top = self._last()
+            self.unwiped = sum(int(str(row[0])) for row in self._db.execute(_OWED).fetchall())
         except BaseException:
             os.close(self._lock)
             raise
-        self._unwiped = False
+        self._freed, self._packed, self._try = 0, False, 0.0
         self._writer.start()
 
     def read(
@@ -155,6 +163,7 @@ class SqliteLog(GroupCommit):
     def close(self) -> None:
         """Write what waits, then let go of the file."""
         self._end()
+        self._idle()
         self._db.close()
         os.close(self._lock)
 
@@ -181,21 +190,31 @@ class SqliteLog(GroupCommit):
         return int(str(found[0][0])) if found else 0
 
     def _commit(self, jobs: Jobs) -> Sequence[Receipt | IsthmusError]:
-        outcomes: Sequence[Receipt | IsthmusError]
-        self._top = self.seq
+        self._top, self._freed = self.seq, 0
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            outcomes = [self._take(entries) for entries, _ in jobs]
+            receipts = [self._take(entries) for entries, _ in jobs]
+            if self._freed:
+                self._db.execute(_OWE, (self._freed,))
             self._db.execute("COMMIT")
             self.seq = self._top
         except Exception as error:
             self._roll_back()
             failed = _failure(error, self.path)
             logger.error("nothing was written: %s", failed)
-            outcomes = [failed] * len(jobs)
-        if self._unwiped:
-            self._wipe()
-        return outcomes
+            return [failed] * len(jobs)
+        if not self._freed:
+            self._idle()
+            return receipts
+        self.unwiped += self._freed
+        self._packed = False
+        self._wipe(READERS)
+        return [replace(receipt, wiped=not self.unwiped) for receipt in receipts]
+
+    def _idle(self) -> None:
+        """Wipe what could not be wiped yet."""
+        if self.unwiped and time.monotonic() >= self._try:
+            self._wipe(0.0)
 
     def _take(self, entries: Sequence[Entry]) -> Receipt:
         new = len(entries) >= ROWS and all(entry.kind == EVENT for entry in entries)
@@ -225,6 +244,7 @@ class SqliteLog(GroupCommit):
                 given = stones_of(entry, self.secret)
             elif entry.kind == EXPIRE:
                 gone = self._delete(_OLD, (EVENT, entry.ts))
+                self._freed += gone > 0
                 erased += gone
                 if not gone:
                     continue
@@ -244,32 +264,44 @@ class SqliteLog(GroupCommit):
     def _forget(self, entry: Entry) -> int:
         """Take the events of the accounts in ``entry`` off the disk; return how many."""
         accounts = accounts_of(entry)
-        for account in accounts:
-            self._delete(_DELETE, (CONSENT, *account))
-        return sum(self._delete(_DELETE, (EVENT, *account)) for account in accounts)
+        said = sum(self._delete(_DELETE, (CONSENT, *account)) for account in accounts)
+        gone = sum(self._delete(_DELETE, (EVENT, *account)) for account in accounts)
+        self._freed += said + gone > 0
+        return gone
 
     def _delete(self, statement: str, values: tuple[object, ...]) -> int:
         self._db.execute(statement, values)
-        gone = self._db.changes()
-        self._unwiped = self._unwiped or gone > 0
-        return gone
+        return self._db.changes()
 
-    def _wipe(self, seconds: float = 5.0) -> None:
-        """Write the file anew and empty the write-ahead log; readers may delay it.
+    def _wipe(self, seconds: float) -> None:
+        """Write the file anew and empty the write-ahead log; what readers delay for ``seconds`` is tried again later.
 
         ``secure_delete`` alone is not enough: pages that were split keep copies of rows outside their cells.
         """
         end = time.monotonic() + seconds
-        while self._unwiped and time.monotonic() < end:
-            try:
-                self._db.execute("VACUUM")
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                self._unwiped = False
-            except (apsw.BusyError, apsw.LockedError):
-                time.sleep(0.02)
-            except apsw.Error as error:
-                logger.error("erased events are still in the file: %s", error)
-                return
+        self._db.set_busy_timeout(0)
+        try:
+            while self.unwiped:
+                try:
+                    self._write_anew()
+                except (apsw.BusyError, apsw.LockedError):
+                    if time.monotonic() >= end:
+                        self._try = time.monotonic() + AGAIN
+                        return
+                    time.sleep(0.02)
+        except apsw.Error as error:
+            logger.error("erased events are still in the file, and it is tried again: %s", error)
+            self._try = time.monotonic() + LATER
+        finally:
+            self._db.set_busy_timeout(_BUSY)
+
+    def _write_anew(self) -> None:
+        if not self._packed:
+            self._db.execute("VACUUM")
+            self._packed = True
+        self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._db.execute(_PAID)
+        self.unwiped = 0
 
     def _roll_back(self) -> None:
         try:

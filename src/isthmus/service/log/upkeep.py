@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import IsthmusError, StorageError
+from isthmus.errors import IsthmusError
 from isthmus.log import logger
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import clock
@@ -42,6 +42,7 @@ class Upkeep:
         self.segments = Segments(folder / FOLDER / tenant.name)
         self._tenant = tenant
         self._erasing: set[Account] = set()
+        self._unclean = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,24 +56,27 @@ class Upkeep:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def erase(self, accounts: Sequence[Account]) -> int:
-        """Take accounts that were erased from the log out of the segments; return how many events.
+    async def erase(self, accounts: Sequence[Account]) -> tuple[int, bool]:
+        """Take accounts that were erased from the log out of the segments.
 
-        Raises
-        ------
-        StorageError
-            They are still there; it is tried again with the next sealing.
+        Returns
+        -------
+        tuple of int and bool
+            How many events, and whether all are out; if not, it is tried again, also after a restart: the manifest of
+            the segments knows up to which record of the log they are clean.
         """
         self._erasing |= set(accounts)
         try:
-            return await asyncio.to_thread(self.segments.clean, self._tenant.log, list(self._erasing))
-        except (IsthmusError, OSError) as error:
-            logger.error("erased events are still in the segments: %s", error)
-            raise StorageError(
-                "erased from the log, but not yet from the sealed segments", fix="isthmus doctor"
-            ) from None
+            gone = await asyncio.to_thread(self.segments.clean, self._tenant.log, list(self._erasing))
+        except Exception as error:
+            said = error if isinstance(error, (IsthmusError, OSError)) else type(error).__name__
+            logger.error("erased events are still in the segments, and it is tried again: %s", said)
+            self._unclean = True
+            return 0, False
         finally:
             self._erasing -= set(accounts)
+        self._unclean = False
+        return gone, True
 
     async def end_terms(self, days: float) -> int:
         """End events older than ``days`` in log, state and segments; return how many."""
@@ -90,9 +94,11 @@ class Upkeep:
     async def _go_on(self) -> None:
         settings = self._tenant.settings
         sealed, ended = time.monotonic(), -float(DAY)
-        await self._attempt("taking out erased events", self.erase(()))
+        await self.erase(())
         pause = min([seconds for seconds in (settings.seal, AGAIN) if seconds])
-        while settings.seal or settings.keep_days:
+        while True:
+            if self._unclean:
+                await self.erase(())
             if (
                 settings.keep_days
                 and time.monotonic() >= ended + DAY

@@ -26,6 +26,10 @@ _TENANT: Final[dict[str, tuple[str, Callable[[Tenant], float]]]] = {
         lambda tenant: max(tenant.log.seq - tenant.live.seq, 0),
     ),
     "isthmus_log_waiting_events": ("Events that wait for the disk.", lambda tenant: tenant.log.waiting),
+    "isthmus_log_unwiped_erasures": (
+        "Erasures whose bytes are still in the files of the log.",
+        lambda tenant: tenant.log.unwiped,
+    ),
     "isthmus_event_lag_seconds": ("Age of the oldest event that no list counts yet.", lambda tenant: tenant.writes.lag),
     "isthmus_events_on_unknown_items": ("Events on unknown items.", lambda tenant: tenant.live.state.waiting),
     "isthmus_lists_waiting": ("Lists that wait to be scored.", lambda tenant: tenant.lister.waiting),
