@@ -38,7 +38,8 @@ def doctor_(
         list[str] | None,
         typer.Argument(
             metavar="[DATA]...",
-            help="Looked at instead of this machine: a service's folder, a backup, a model, postgresql://, redis://.",
+            help="Looked at instead of this machine: a service's folder, a backup, a model, postgresql://, redis://,"
+            " or a stream: nats://HOST?stream=NAME, amqp://HOST?queue=NAME, kafka://HOST?topic=NAME.",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where a store cannot keep what it accepts.")] = False,
@@ -63,9 +64,13 @@ def _stores(urls: list[str], *, strict: bool) -> None:
     """Say what stores can keep."""
     with needs("service"):
         from isthmus.service.log.durability import look
+        from isthmus.service.streams.keeps import SCHEMES, look_at_stream
     from isthmus.config import expand
 
-    found = [(number, look(expand(url, where="doctor"))) for number, url in enumerate(urls, start=1)]
+    found = []
+    for number, name in enumerate(urls, start=1):
+        url = expand(name, where="doctor")
+        found.append((number, look_at_stream(url) if url.startswith(SCHEMES) else look(url)))
     rows = [(number, one.name, one.level, one.said) for number, findings in found for one in findings]
     bad = sum(level == "fail" or (strict and level == "weak") for _, _, level, _ in rows)
     if wants_json():
