@@ -1,4 +1,4 @@
-"""What the doctor says of streams: brokers keep more or less of what they accept, and it says which, and what it cannot know."""
+"""What the doctor says of streams: what brokers keep of what they accept, and what it cannot know."""
 
 from __future__ import annotations
 

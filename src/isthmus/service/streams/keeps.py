@@ -15,6 +15,8 @@ from isthmus.service.streams.place import Place, place_of
 SCHEMES: Final = ("nats://", "tls://", "amqp://", "amqps://", "kafka://", "kafkas://")
 #: Seconds until a broker is given up.
 SECONDS: Final = 5.0
+#: What a queue is that is no quorum queue, and that is one.
+_KINDS: Final = ("classic or stream: one disk may have it all", "quorum: on most of its nodes")
 #: A kind of queue that no RabbitMQ knows: asked for it, it says what the queue is, and never makes one.
 _NO_KIND: Final = "isthmus-asks"
 _ANSWER: Final = re.compile(r"inequivalent arg '([^']+)'.* current is (.*)$", re.DOTALL)
@@ -128,9 +130,8 @@ def _queue(place: Place, said: str) -> Finding:
     if name in ("auto_delete", "exclusive"):
         return Finding("queue", "weak", f"durable, but {name}: gone with all messages when its last consumer is")
     if name == "x-queue-type":
-        if "quorum" in current or "stream" in current:
-            return Finding("queue", "ok", f"durable, {'quorum' if 'quorum' in current else 'stream'}: on most nodes")
-        return Finding("queue", "note", "durable, classic: one disk has it all")
+        many = "quorum" in current
+        return Finding("queue", "ok" if many else "note", f"durable, {_KINDS[many]}")
     return Finding("queue", "weak", f"durable, with {name}: messages may be thrown away unread")
 
 
@@ -141,7 +142,7 @@ async def _kafka(place: Place) -> AsyncIterator[Finding]:
 
 def _topic(place: Place) -> list[Finding]:
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient, ConfigResource
+    from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
     parts = urlsplit(place.address)
     secret, _, hosts = parts.netloc.rpartition("@")
@@ -184,7 +185,6 @@ def _settings(said: dict[str, str], copies: int) -> list[Finding]:
         found.append(Finding("unclean.leader.election", "weak", "on: a broker that lags may drop what was accepted"))
     if "compact" in said.get("cleanup.policy", ""):
         found.append(Finding("cleanup.policy", "weak", "compact: of events with the same key only the last stays"))
-    for name in ("retention.ms", "retention.bytes"):
-        if said.get(name, "-1") != "-1":
-            found.append(Finding(name, "note", f"{said[name]}: what is older or beyond is thrown away, read or not"))
-    return found
+    bounds = [name for name in ("retention.ms", "retention.bytes") if said.get(name, "-1") != "-1"]
+    lost = "what is older or beyond is thrown away, read or not"
+    return [*found, *(Finding(name, "note", f"{said[name]}: {lost}") for name in bounds)]
