@@ -71,7 +71,7 @@ def test_a_full_disk_is_said_reads_go_on_and_space_heals_it(tmp_path: Path) -> N
                 assert [send() for _ in range(3)] == [507] * 3
                 lists = client.post("/v1/recommend", json={"persons": [account(), who], "k": 5, "reasons": 0})
                 assert lists.status_code == 200
-                assert not lists.json()["degraded"]
+                assert lists.json()["degraded_by"] == ["events cannot be written"]
                 assert client.post("/v1/similar", json={**item(2), "k": 3}).status_code == 200
                 told = client.get("/v1/persons/north:disk")
                 assert told.status_code in (200, 507), "an export is noted in the audit log"
@@ -82,6 +82,8 @@ def test_a_full_disk_is_said_reads_go_on_and_space_heals_it(tmp_path: Path) -> N
                     assert time.monotonic() < began + 5
                     time.sleep(0.02)
                 slowest = max(slowest, time.monotonic() - began)
+                again = client.post("/v1/recommend", json={"persons": [account()]}).json()
+                assert again["degraded_by"] == []
             told = client.get("/v1/persons/north:disk").json()
             assert [one["id"] for one in told["events"]] == acked
             assert process.poll() is None

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.servers import Proxy, proxied
 from tests.small_postgres import postgres
-from tests.small_service import account, event, started
+from tests.small_service import account, event, item, started
 from tests.test_cli import isthmus
 
 from isthmus.client import Client, Event, ServiceError
@@ -26,6 +26,14 @@ def _until(condition: object, seconds: float) -> float:
         assert time.monotonic() < began + seconds
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+READS: dict[str, dict[str, object]] = {
+    "/v1/recommend": {"persons": [account()], "reasons": 1},
+    "/v1/similar": item(),
+    "/v1/explain": {**account(), "item": item(3)},
+    "/v1/compare": {"account": account()},
+}
 
 
 def test_events_are_kept_in_a_database_and_lists_go_on_without_it(
@@ -44,11 +52,17 @@ def test_events_are_kept_in_a_database_and_lists_go_on_without_it(
             assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
             _until(lambda: _status(url) == 503, 3)
             assert "database" in httpx.get(url + "/readyz").text
-            for _ in range(3):
-                assert httpx.post(url + "/v1/recommend", json={"persons": [account()]}).status_code == 200
+            for path, body in READS.items():
+                said = httpx.post(url + path, json=body)
+                assert said.status_code == 200
+                assert said.json()["degraded"], path
+                assert said.json()["degraded_by"] == httpx.get(url + "/readyz").json()["reasons"]
+            assert client.recommend([tuple(account().values())]).degraded_by == ("the database cannot be reached",)  # type: ignore[list-item]
             assert httpx.get(url + f"/v1/persons/north:{account()['user']}").status_code == 503
             server.start()
             assert _until(lambda: _status(url) == 200, 5) < 5
+            for path, body in READS.items():
+                assert httpx.post(url + path, json=body).json()["degraded_by"] == [], path
             again = client.send([Event(**event(2, id="lost?"))])  # type: ignore[arg-type]
             assert (again.data_version, again.duplicates) == (2, ())
             told = client.export_person(("north", account()["user"]))
@@ -101,8 +115,11 @@ def _under(fault: str, url: str, client: Client, proxy: Proxy) -> list[str]:
         sender.join()
     if fault == "dark":
         assert _status(url) == 503, "2 s after the first event at the latest"
+        told = httpx.post(url + "/v1/recommend", json={"persons": [account()]}).json()
+        assert told["degraded"], "events may lack"
     setattr(proxy, fault, type(FAULTS[fault])(0))
     back = _until(lambda: _status(url) == 200 and _sent(client), 15)
+    assert httpx.post(url + "/v1/recommend", json={"persons": [account()]}).json()["degraded_by"] == []
     slowest = max(took for _, _, took in answers)
     print(f"{fault}: events {slowest:.2f} s at most, lists {max(lists):.2f} s, back after {back:.2f} s")
     refused = [got for _, got, _ in answers if got.status_code != 202]

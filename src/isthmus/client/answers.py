@@ -93,7 +93,8 @@ class Reason:
 class Receipt:
     """Events on disk: how many were new, the ids of all, of those known already, of those that differ.
 
-    ``unknown`` are events on items that are not known: they count once the item is put.
+    ``unknown`` are events on items that are not known: they count once the item is put. ``model`` and its version are
+    of the model that answers.
     """
 
     accepted: int
@@ -102,6 +103,8 @@ class Receipt:
     conflicts: tuple[str, ...]
     data_version: int
     unknown: tuple[str, ...] = ()
+    model: str = ""
+    model_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,13 +132,14 @@ class Listed:
 
 @dataclass(frozen=True)
 class Lists:
-    """An answer: lists in the order of the accounts, domain by domain, and what they were made with."""
+    """An answer: lists in the order of the accounts, domain by domain, what they were made with, and what they lack."""
 
     lists: tuple[Listed, ...]
     model: str
     model_version: str
     data_version: int
     degraded: bool
+    degraded_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ class Consents:
     uses: tuple[Consent, ...]
     required: bool
     data_version: int
+    model: str = ""
+    model_version: str = ""
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,9 @@ class Client:
         body: Json = {"events": [_plain(asdict(event)) for event in named]}
         said = self._ask("POST", "/v1/events", body, {"traceparent": traceparent} if traceparent else None)
         names = ("ids", "duplicates", "conflicts", "unknown")
-        texts = {name: tuple(cast("list[str]", said.get(name, []))) for name in names}
-        return Receipt(_whole(said["accepted"]), **texts, data_version=_whole(said["data_version"]))
+        ids, duplicates, conflicts, unknown = (tuple(cast("list[str]", said.get(name, []))) for name in names)
+        version = _whole(said["data_version"])
+        return Receipt(_whole(said["accepted"]), ids, duplicates, conflicts, version, unknown, *_model(said))
 
     def recommend(
         self,
@@ -152,8 +153,8 @@ class Client:
         }
         said = self._ask("POST", "/v1/recommend", body)
         lists = tuple(_listed(one) for one in cast("list[Json]", said["lists"]))
-        names = str(said["model"]), str(said["model_version"])
-        return Lists(lists, *names, _whole(said["data_version"]), bool(said["degraded"]))
+        why = tuple(cast("list[str]", said.get("degraded_by", [])))
+        return Lists(lists, *_model(said), _whole(said["data_version"]), bool(said["degraded"]), why)
 
     def similar(self, platform: str, item: str, *, k: int = 10) -> dict[str, tuple[Place, ...]]:
         """Return what goes with an item, by domain."""
@@ -279,7 +280,12 @@ def _consents(said: Json) -> Consents:
         tuple(Consent(str(one["from_platform"]), str(one["to_platform"]), bool(one["allowed"])) for one in rows)
         for rows in (cast("list[Json]", said["consents"]), cast("list[Json]", said["uses"]))
     )
-    return Consents(told, uses, bool(said["required"]), _whole(said["data_version"]))
+    return Consents(told, uses, bool(said["required"]), _whole(said["data_version"]), *_model(said))
+
+
+def _model(said: Json) -> tuple[str, str]:
+    """Return which model an answer is from; older services do not say it everywhere."""
+    return str(said.get("model", "")), str(said.get("model_version", ""))
 
 
 def _whole(number: object) -> int:

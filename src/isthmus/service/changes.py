@@ -13,7 +13,7 @@ from typing import Final
 
 from isthmus.errors import InputError, NotFoundError
 from isthmus.recommender.consents import ANY
-from isthmus.service.lists.answers import require_platforms, whence
+from isthmus.service.lists.answers import as_known, require_platforms, whence
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import clock
 from isthmus.service.lock.gate import Caller
@@ -72,6 +72,7 @@ async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: 
     monitor.events(tenant.name, "stored", len(receipt.records))
     monitor.events(tenant.name, "duplicate", len(receipt.duplicates))
     return {
+        **whence(tenant.live),
         "accepted": len(receipt.records),
         "ids": [entry.id for entry in entries],
         "duplicates": list(receipt.duplicates),
@@ -98,7 +99,7 @@ def _micros(when: datetime) -> int:
 async def put_items(tenant: Tenant, asked: ItemsIn) -> dict[str, object]:
     """Return how many items were written; they can be listed then."""
     written, unchanged = await tenant.put_items([_item(item) for item in asked.items])
-    return {"written": written, "unchanged": unchanged, "data_version": tenant.live.seq}
+    return {**whence(tenant.live), "written": written, "unchanged": unchanged}
 
 
 def _item(item: ItemIn) -> tuple[Account, dict[str, object]]:
@@ -110,7 +111,7 @@ def _item(item: ItemIn) -> tuple[Account, dict[str, object]]:
 async def remove_item(tenant: Tenant, name: str) -> dict[str, object]:
     """Take an item off the lists."""
     removed = await tenant.remove_item(account_of(name, "item"))
-    return {"removed": removed, "data_version": tenant.live.seq}
+    return {**whence(tenant.live), "removed": removed}
 
 
 def linked(tenant: Tenant, caller: Caller, name: str) -> list[Account]:
@@ -136,7 +137,7 @@ async def export(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]
     records = await asyncio.to_thread(tenant.log.of, accounts)
     live = tenant.live
     return {
-        **whence(live),
+        **as_known(tenant, live),
         "accounts": [{"platform": platform, "user": user} for platform, user in accounts],
         "events": [_told(record) for record in records],
         "model_history": _learned(tenant, accounts),
@@ -201,6 +202,7 @@ async def erase(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]:
     sealed, clean = await tenant.upkeep.erase(accounts)
     said = [clock(), receipt.seq, receipt.erased, len(accounts), uuid.uuid4().hex]
     return {
+        **whence(tenant.live),
         "receipt": hashlib.sha256(json.dumps(said).encode()).hexdigest(),
         "accounts": len(accounts),
         "events": receipt.erased,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 _SAID: Final = {"model": "model-2", "model_version": "23115a24e786", "data_version": 1204}
+_READ: Final = {**_SAID, "degraded": False, "degraded_by": []}
 _SHOP: Final = {"platform": "shop", "user": "u17"}
 _LIGHTHOUSE: Final = {"platform": "shop", "item": "b3", "title": "The Lighthouse"}
 _NIGHT: Final = {"platform": "video", "item": "f8", "title": "The sea at night"}
@@ -18,15 +19,14 @@ _TOLD: Final = {**_USE, "account": _SHOP, "ts": _WHEN}
 EXAMPLES: Final[dict[str, object]] = {
     "RecommendIn": {"persons": [_SHOP], "target": "films", "k": 3, "reasons": 1},
     "RecommendOut": {
-        **_SAID,
-        "degraded": False,
+        **_READ,
         "lists": [{**_SHOP, "domain": "films", "layer": "model", "items": [{**_NIGHT, "reasons": [_WHY]}]}],
     },
     "SimilarIn": {"platform": "shop", "item": "b3", "k": 3},
-    "SimilarOut": {**_SAID, "lists": [{"domain": "films", "items": [_NIGHT]}]},
+    "SimilarOut": {**_READ, "lists": [{"domain": "films", "items": [_NIGHT]}]},
     "ExplainIn": {**_SHOP, "item": {"platform": "video", "item": "f8"}, "most": 3},
     "ExplainOut": {
-        **_SAID,
+        **_READ,
         "item": _NIGHT,
         "domain": "films",
         "score": 1.2044,
@@ -36,6 +36,7 @@ EXAMPLES: Final[dict[str, object]] = {
     },
     "EventsIn": {"events": [{**_SHOP, "item": "b3", "event": "purchase", "id": "order-5-1"}]},
     "EventsOut": {
+        **_SAID,
         "accepted": 1,
         "ids": ["order-5-1"],
         "duplicates": [],
@@ -56,9 +57,10 @@ EXAMPLES: Final[dict[str, object]] = {
             }
         ]
     },
-    "ItemsOut": {"written": 1, "unchanged": 0, "data_version": 1206},
-    "PersonOut": {**_SAID, "accounts": [_SHOP], "events": [_DEED], "model_history": [], "consents": [_TOLD]},
+    "ItemsOut": {**_SAID, "written": 1, "unchanged": 0, "data_version": 1206},
+    "PersonOut": {**_READ, "accounts": [_SHOP], "events": [_DEED], "model_history": [], "consents": [_TOLD]},
     "ErasedOut": {
+        **_SAID,
         "receipt": "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
         "accounts": 1,
         "events": 12,
@@ -68,7 +70,7 @@ EXAMPLES: Final[dict[str, object]] = {
         "data_version": 1207,
     },
     "ConsentsIn": {"consents": [_USE]},
-    "ConsentsOut": {**_SAID, "required": False, "consents": [_TOLD], "uses": [_USE]},
+    "ConsentsOut": {**_READ, "required": False, "consents": [_TOLD], "uses": [_USE]},
     "CanaryIn": {"share": 0.1, "errors": 0.02},
     "ShadowIn": {"share": 0.2},
     "ModelsOut": {

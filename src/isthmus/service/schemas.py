@@ -81,7 +81,13 @@ class EventsIn(_Body):
     events: list[EventIn] = Field(min_length=1, max_length=BATCH)
 
 
-class EventsOut(_Body):
+class _Answer(_Body):
+    model: str
+    model_version: str
+    data_version: int = Field(description="Number of the newest record of the log that counts.")
+
+
+class EventsOut(_Answer):
     """On disk, and counted in every list from now on."""
 
     accepted: int = Field(description="Events that are new.")
@@ -89,7 +95,6 @@ class EventsOut(_Body):
     duplicates: list[str] = Field(description="Ids that were known already.")
     conflicts: list[str] = Field(description="Those of them that said something else then; that stays.")
     unknown: list[str] = Field(description="Ids of events on unknown items: they count once the item is put.")
-    data_version: int = Field(description="Number of the newest record of the log.")
 
 
 class FiltersIn(_Body):
@@ -155,7 +160,9 @@ class Listed(_Body):
     item: str
     title: str | None
     score: float | None = None
-    reasons: list[Evidence] | None = None
+    reasons: list[Evidence] | None = Field(
+        default=None, description="Where they were asked for, and there was time for them."
+    )
 
 
 class ListOut(_Body):
@@ -172,17 +179,18 @@ class ListOut(_Body):
     model_version: str | None = None
 
 
-class _Answer(_Body):
-    model: str
-    model_version: str
-    data_version: int
+class _Read(_Answer):
+    degraded: bool = Field(description="Whether the answer is less than it could be.")
+    degraded_by: list[str] = Field(
+        description="By what: lists of a cheaper layer; no time for reasons; the log is away, so that the newest events"
+        " may lack, in the words of /readyz."
+    )
 
 
-class RecommendOut(_Answer):
+class RecommendOut(_Read):
     """Lists in the order of the accounts, domain by domain."""
 
     lists: list[ListOut]
-    degraded: bool = Field(description="Whether a list came from a cheaper layer.")
 
 
 class SimilarIn(_Body):
@@ -201,7 +209,7 @@ class SimilarList(_Body):
     items: list[Listed]
 
 
-class SimilarOut(_Answer):
+class SimilarOut(_Read):
     """One list a domain."""
 
     lists: list[SimilarList]
@@ -224,7 +232,7 @@ class Faithful(_Body):
     sufficiency: float = Field(description="Share of the history's effect that they alone have.")
 
 
-class ExplainOut(_Answer):
+class ExplainOut(_Read):
     """The score, and what each item of the history gives to it (measured by leaving it out)."""
 
     item: Listed
@@ -256,19 +264,17 @@ class ItemsIn(_Body):
     items: list[ItemIn] = Field(min_length=1, max_length=BATCH)
 
 
-class ItemsOut(_Body):
+class ItemsOut(_Answer):
     """Items that can be listed now."""
 
     written: int
     unchanged: int
-    data_version: int
 
 
-class RemovedOut(_Body):
+class RemovedOut(_Answer):
     """An item that is off the lists; histories still hold it."""
 
     removed: bool = Field(description="False if it was off the lists already.")
-    data_version: int
 
 
 class Deed(_Body):
@@ -293,7 +299,7 @@ class ConsentOut(_Body):
     ts: AwareDatetime | None
 
 
-class PersonOut(_Answer):
+class PersonOut(_Read):
     """All that is known of a person on the platforms the key may ask for."""
 
     accounts: list[Account]
@@ -302,7 +308,7 @@ class PersonOut(_Answer):
     consents: list[ConsentOut] = Field(description="What was said about the use of events.")
 
 
-class ErasedOut(_Body):
+class ErasedOut(_Answer):
     """A receipt."""
 
     receipt: str = Field(description="Digest of what was erased, when, and where in the log.")
@@ -316,7 +322,6 @@ class ErasedOut(_Body):
     model_holds_history: bool = Field(
         description="Whether the model's folder still holds this history, unused: fit it again without."
     )
-    data_version: int
 
 
 class Health(_Body):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from isthmus.service.schemas import ConsentOut, _Answer, _Body
+from isthmus.service.schemas import ConsentOut, _Body, _Read
 
 #: A platform of the model, or ``*`` for any other one.
 Side = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^:]*$")]
@@ -36,7 +36,7 @@ class UseOut(_Body):
     allowed: bool
 
 
-class ConsentsOut(_Answer):
+class ConsentsOut(_Read):
     """What a person said, in the order in which it counts, and what follows."""
 
     required: bool = Field(description="Whether the use on another platform needs a consent.")

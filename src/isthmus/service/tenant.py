@@ -30,7 +30,7 @@ from isthmus.service.rollout.models import Models
 from isthmus.service.rollout.pointer import ROLES, Pointer, Role, Trial
 from isthmus.service.rollout.shadow import Shadow
 from isthmus.service.settings import ServiceSettings
-from isthmus.service.watch.health import SICK, Writes
+from isthmus.service.watch.health import SICK, Writes, log_troubles
 from isthmus.service.watch.observer import Observer
 from isthmus.service.watch.reference import Reference
 from isthmus.service.watch.traces import step
@@ -187,11 +187,7 @@ class Tenant:
 
     def troubles(self) -> list[str]:
         """Return why requests should go elsewhere, see :func:`isthmus.service.watch.health.reasons`."""
-        found = [] if self.lister.started else ["starting"]
-        if self.writes.failing:
-            found.append("events cannot be written")
-        if self.log.away:
-            found.append(self.log.away)
+        found = [*([] if self.lister.started else ["starting"]), *log_troubles(self)]
         return found if self.lister.alive else [*found, "lists are not scored"]
 
     def _land(self, outcome: Receipt | IsthmusError, landed: asyncio.Future[Receipt]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, cast
@@ -10,6 +9,7 @@ from typing import Final, cast
 import numpy as np
 import orjson
 
+from isthmus.data.sequences import Histories
 from isthmus.encode.phrases import shared_phrases
 from isthmus.encode.template import Template
 from isthmus.errors import NotFoundError
@@ -20,14 +20,19 @@ from isthmus.service.lists.live import Live, Top, scores_of
 from isthmus.service.lists.scoring import Ask, alike
 from isthmus.service.lock.gate import Caller
 from isthmus.service.monitor import Monitor
-from isthmus.service.problems import RequestError
+from isthmus.service.problems import BusyError, RequestError
 from isthmus.service.rollout.arms import made_by
 from isthmus.service.schemas import ExplainIn, RecommendIn, SimilarIn
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.tenant import Tenant
+from isthmus.service.watch.health import log_troubles
+from isthmus.types import Floats
 
 #: Digits of a score that are shown.
 DIGITS: Final = 4
+#: What can make an answer less than it could be.
+CHEAPER: Final = "lists of a cheaper layer"
+UNEXPLAINED: Final = "no time for reasons"
 
 
 def require_platforms(caller: Caller, platforms: Sequence[str]) -> None:
@@ -41,6 +46,15 @@ def require_platforms(caller: Caller, platforms: Sequence[str]) -> None:
 def whence(live: Live) -> dict[str, object]:
     """Return what every answer says about where it comes from."""
     return {"model": live.version.name, "model_version": live.version.digest, "data_version": live.seq}
+
+
+def as_known(tenant: Tenant, live: Live | None = None, simpler: Sequence[str] = ()) -> dict[str, object]:
+    """Return what every answer says that only reads: where it comes from, and what makes it less than it could be.
+
+    While the log is away the newest events may lack.
+    """
+    why = [*simpler, *log_troubles(tenant)]
+    return {**whence(live or tenant.live), "degraded": bool(why), "degraded_by": why}
 
 
 def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask]:
@@ -91,7 +105,9 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
     require_platforms(caller, sorted(platforms))
     asks, answered = await _answered(tenant, asked)
     head = _head(tenant.live, answered)
-    parts, degraded = [], False
+    parts: list[bytes] = []
+    simpler: dict[str, None] = {}
+    until = tenant.lister.beside.until(simpler=True)
     for ask, listed in zip(asks, answered, strict=True):
         monitor.lists(tenant.name, listed.layer)
         if ask.explore:
@@ -99,11 +115,14 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
         if listed.top.live.version == tenant.live.version:
             tenant.lister.exposure.note(listed.top, tenant.live)
             tenant.observer.listed(ask.account, listed.layer, listed.top)
-        degraded |= listed.layer != "model"
-        reasons = await _reasons(tenant, caller, ask, listed.top, asked.reasons) if asked.reasons else None
+        if listed.layer != "model":
+            simpler[CHEAPER] = None
+        reasons = await _reasons(tenant, caller, ask, listed.top, asked.reasons, until) if asked.reasons else None
+        if asked.reasons and reasons is None:
+            simpler[UNEXPLAINED] = None
         parts.append(_list(ask, listed, asked.scores, reasons, other=listed.top.live.version != head.version))
     tenant.rollout.offer(asks, answered)
-    said = orjson.dumps({**whence(head), "degraded": degraded})
+    said = orjson.dumps(as_known(tenant, head, list(simpler)))
     return b'%s,"lists":[%s]}' % (said[:-1], b",".join(parts))
 
 
@@ -135,20 +154,29 @@ def _number(score: float) -> bytes:
     return orjson.dumps(round(float(score), DIGITS))
 
 
-async def _reasons(tenant: Tenant, caller: Caller, ask: Ask, top: Top, most: int) -> list[list[dict[str, object]]]:
-    """Return what speaks for each item of a list."""
+async def _reasons(
+    tenant: Tenant, caller: Caller, ask: Ask, top: Top, most: int, until: float
+) -> list[list[dict[str, object]]] | None:
+    """Return what speaks for each item of a list; None where that cannot be said in time."""
+    if not top.rows.size:
+        return []
     live, lister = made_by(tenant.rollout, top.live, (tenant.live, tenant.lister))
-    if not top.rows.size or live.version != top.live.version:
-        return [[] for _ in range(top.rows.size)]
+    if live.version != top.live.version:
+        return None
+
+    def tell(history: Histories, scores: Floats) -> list[list[dict[str, object]]]:
+        gains, items = scores[0] - scores[1:], history.items.tolist()
+        return [evidence(live, caller, items, gains[:, place], most) for place in range(top.rows.size)]
+
     try:
-        history, scores = await lister.contributions(ask, top.rows.tolist())
+        return await lister.contributions(ask, top.rows.tolist(), tell, until)
+    except BusyError:
+        return None
     except Exception:
         if live is tenant.live:
             raise
         tenant.rollout.failed()
-        return [[] for _ in range(top.rows.size)]
-    gains = scores[0] - scores[1:]
-    return [evidence(live, caller, history.items.tolist(), gains[:, place], most) for place in range(top.rows.size)]
+        return None
 
 
 def evidence(live: Live, caller: Caller, items: Sequence[int], gains: np.ndarray, most: int) -> list[dict[str, object]]:
@@ -174,11 +202,11 @@ async def similar(tenant: Tenant, asked: SimilarIn) -> bytes:
     row = live.row(asked.platform, asked.item)
     if asked.target is not None:
         live.scorer(asked.target)
-    lists = []
+    lists, until = [], tenant.lister.beside.until()
     for domain in live.domains if asked.target is None else [asked.target]:
-        top = await asyncio.to_thread(alike, live, domain, row, asked.k)
+        top = await tenant.lister.beside.result(partial(alike, live, domain, row, asked.k), until)
         lists.append(b'%s,"items":[%s]}' % (orjson.dumps({"domain": domain})[:-1], top.json))
-    return b'%s,"lists":[%s]}' % (orjson.dumps(whence(live))[:-1], b",".join(lists))
+    return b'%s,"lists":[%s]}' % (orjson.dumps(as_known(tenant, live))[:-1], b",".join(lists))
 
 
 async def explain(tenant: Tenant, caller: Caller, asked: ExplainIn) -> bytes:
@@ -186,40 +214,45 @@ async def explain(tenant: Tenant, caller: Caller, asked: ExplainIn) -> bytes:
     require_platforms(caller, [asked.platform])
     account, item = (asked.platform, asked.user), (asked.item.platform, asked.item.item)
     live, lister = tenant.rollout.of(account, item, tenant.live, tenant.lister)
+    until = lister.beside.until()
     try:
-        return await _explained(live, lister, caller, asked)
+        said = await _explained(live, lister, caller, asked, until)
+    except BusyError:
+        raise
     except Exception:
         if live is tenant.live:
             raise
         tenant.rollout.failed()
-        return await _explained(tenant.live, tenant.lister, caller, asked)
+        live = tenant.live
+        said = await _explained(live, tenant.lister, caller, asked, until)
+    return orjson.dumps({**as_known(tenant, live), **said})
 
 
-async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainIn) -> bytes:
+async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainIn, until: float) -> dict[str, object]:
     row = live.row(asked.item.platform, asked.item.item)
     domain = live.shelf.table["domain"][row]
     if domain not in live.scorers:
         raise NotFoundError(f"the model lists nothing of domain '{domain}'", fix=f"domains: {', '.join(live.domains)}")
     ask = Ask((asked.platform, asked.user), domain)
-    history, scores = await lister.contributions(ask, [row])
-    nobody = float(scores_of(live, domain, live.state.batch([None]), np.array([row], np.int32))[0, 0])
-    items = history.items.tolist()
-    told = evidence(live, caller, items, scores[0, 0] - scores[1:, 0], asked.most)
-    rows = [live.row(str(one["platform"]), str(one["item"])) for one in told]
-    gave = dict(zip(rows, (cast("float", one["contribution"]) for one in told), strict=True))
-    reached = float(scores[0, 0]), nobody
-    faithful = await lister.aside(partial(faithfulness, live, domain, history, row, gave, reached))
-    await asyncio.to_thread(_say_phrases, live, [row, *rows], told)
-    said = {
-        **whence(live),
-        "item": orjson.Fragment(live.shelf.json(row)),
-        "domain": domain,
-        "score": round(float(scores[0, 0]), DIGITS),
-        "score_without_history": round(nobody, DIGITS),
-        "evidence": told,
-        "faithfulness": faithful,
-    }
-    return orjson.dumps(said)
+    nobody = live.state.batch([None])
+
+    def tell(history: Histories, scores: Floats) -> dict[str, object]:
+        told = evidence(live, caller, history.items.tolist(), scores[0, 0] - scores[1:, 0], asked.most)
+        rows = [live.row(str(one["platform"]), str(one["item"])) for one in told]
+        gave = dict(zip(rows, (cast("float", one["contribution"]) for one in told), strict=True))
+        _say_phrases(live, [row, *rows], told)
+        score = float(scores[0, 0])
+        without = float(scores_of(live, domain, nobody, np.array([row], np.int32))[0, 0])
+        return {
+            "item": orjson.Fragment(live.shelf.json(row)),
+            "domain": domain,
+            "score": round(score, DIGITS),
+            "score_without_history": round(without, DIGITS),
+            "evidence": told,
+            "faithfulness": faithfulness(live, domain, history, row, gave, (score, without)),
+        }
+
+    return await lister.contributions(ask, [row], tell, until)
 
 
 def _say_phrases(live: Live, rows: Sequence[int], told: Sequence[dict[str, object]]) -> None:

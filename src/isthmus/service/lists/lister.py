@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Final, Literal, TypeVar
@@ -14,11 +14,13 @@ from typing import Final, Literal, TypeVar
 from isthmus.data.sequences import Histories
 from isthmus.errors import NotFoundError
 from isthmus.log import logger
+from isthmus.service.lists.beside import Beside
 from isthmus.service.lists.exposure import Exposure
 from isthmus.service.lists.items import Account
+from isthmus.service.lists.kept import Kept
 from isthmus.service.lists.live import Live, Top, clock
 from isthmus.service.lists.loading import free
-from isthmus.service.lists.pace import NO_LIMIT, Pace
+from isthmus.service.lists.pace import NO_LIMIT, PROMISE, Pace
 from isthmus.service.lists.scoring import WIDE, Ask, one, room, unmet, wide, without_each
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.watch.traces import step
@@ -32,14 +34,9 @@ IDLE: Final = 16
 BESIDE: Final = 4
 #: Accounts remembered that asked last.
 LATELY: Final = 1000
-#: Share of the deadline that a list may be expected to take; one that would take longer comes from a cheaper layer at
-#: once, so that what is scored is still waited for when it is done.
-PROMISE: Final = 0.8
 #: Seconds of lists that are scored on the event loop itself: handing work of a few milliseconds to a thread costs more,
 #: for the two take turns at every step of it, and a busy loop would let the thread hardly get on.
 QUICK: Final = 0.004
-#: Lengths of one list that are kept ready to be sent; every other one is cut again when it is asked for.
-LENGTHS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -48,29 +45,6 @@ class Listed:
 
     top: Top
     layer: Layer
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A list kept ready, and what it depends on."""
-
-    live: Live
-    edition: int
-    stamp: int
-    until: int
-    top: Top
-    cuts: dict[int, Top] = field(default_factory=dict)
-
-    def cut(self, ask: Ask) -> Top:
-        """Return the part that is asked for; of the first :data:`LENGTHS` lengths it is made once."""
-        if ask.left_out:
-            return ask.cut(self.top)
-        found = self.cuts.get(ask.k)
-        if found is None:
-            found = ask.cut(self.top)
-            if len(self.cuts) < LENGTHS:
-                self.cuts[ask.k] = found
-        return found
 
 
 @dataclass
@@ -110,6 +84,8 @@ class Lister:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scorer")
         self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
+        #: Other work that requests wait for.
+        self.beside = Beside(settings, self._work.set)
 
     @property
     def waiting(self) -> int:
@@ -236,24 +212,39 @@ class Lister:
         expected = (waiting + 1 + self._pace.inside) * self._pace.seconds
         return waiting >= self._settings.waiting or (waiting > 0 and expected > PROMISE * self._settings.deadline)
 
-    async def contributions(self, ask: Ask, rows: Sequence[int]) -> tuple[Histories, Floats]:
-        """Return a person's history and what leaving each event out takes from the scores of ``rows``.
+    async def contributions(
+        self, ask: Ask, rows: Sequence[int], tell: Callable[[Histories, Floats], Done], until: float
+    ) -> Done:
+        """Return what ``tell`` makes of a history, and of what each event of it gives to the scores of ``rows``.
 
-        Returns
-        -------
-        Histories
-            The history of one person.
-        float32 array (H + 1, R)
-            Scores with the whole history, then without each of its events.
+        Parameters
+        ----------
+        ask : Ask
+            Whose history, and for lists of what.
+        rows : sequence of int
+            Items.
+        tell : callable
+            Takes the history of one person, and scores with the whole of it, then without each of its events, float32
+            array (H + 1, R).
+        until : float
+            Time of the event loop.
+
+        Raises
+        ------
+        BusyError
+            It is not there in time, see :meth:`~isthmus.service.lists.beside.Beside.result`.
         """
         live = self._live()
         history = live.heard(ask.domain, ask.asked(live)).last(WIDE)
-        asked = self.aside(partial(without_each, live, ask.domain, history, rows))
         with step("score without each", {"isthmus.events": int(history.items.size)}):
-            return history, await asked
+            work = lambda: tell(history, without_each(live, ask.domain, history, rows))  # noqa: E731
+            return await self.beside.result(work, until)
 
     async def aside(self, work: Callable[[], Done]) -> Done:
-        """Return what ``work`` returns, done between two lists: what it uses is used by nobody meanwhile."""
+        """Return what ``work`` returns, done in the scorer's thread: what it uses is used by nobody meanwhile.
+
+        There is no bound: a request waits in :attr:`beside`.
+        """
         self._aside += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -274,15 +265,17 @@ class Lister:
         """Score what waits, a block at a time; in idle time make lists ready."""
         while True:
             await asyncio.sleep(0)  # others have their turn, also where scoring waits for nothing
-            if not self._jobs and not self.cold:
+            if not self._jobs and not self.beside.waiting and not self.cold:
                 self._work.clear()
                 await self._work.wait()
             try:
                 if self._jobs:
                     await self._score()
                     self._pace.goes_on = bool(self._jobs)
-                else:
+                elif not self.beside.waiting:
                     await self._warm_some()
+                if self.beside.waiting:
+                    await self.beside.next(self.aside)
             except asyncio.CancelledError:
                 raise
             except Exception:

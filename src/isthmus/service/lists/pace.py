@@ -14,6 +14,9 @@ NEWEST: Final = 0.2
 SLOWER: Final = 1.1
 #: Times that work takes longer than before, from which on it is believed only when it happens again.
 LATE: Final = 2.0
+#: Share of the time left that work may be expected to take; what would take longer is not begun, so that what is begun
+#: is still waited for when it is done.
+PROMISE: Final = 0.8
 #: Pieces without limit.
 NO_LIMIT: Final = 1 << 30
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,17 +17,20 @@ from isthmus.data.sequences import Histories
 from isthmus.errors import IsthmusError
 from isthmus.recommender.shortlist import Wanted
 from isthmus.service.changes import when
-from isthmus.service.lists.answers import DIGITS, require_platforms
+from isthmus.service.lists.answers import DIGITS, as_known, require_platforms
 from isthmus.service.lists.live import Live, LiveRules, Top, Version, ranked
 from isthmus.service.lists.scoring import listable, longer
 from isthmus.service.lock.gate import Caller
 from isthmus.service.log.records import EVENT, Record
 from isthmus.service.looking.forms import SHOWN, CompareIn
+from isthmus.service.problems import BusyError
 from isthmus.service.tenant import Tenant
 from isthmus.types import EVENTS, EventName, Indices, Ints
 
 #: Models kept in memory besides the one that answers.
 KEPT: Final = 3
+#: Comparisons at a time: one may wait for models to be loaded.
+MOST: Final = 4
 
 
 class Candidates:
@@ -35,6 +39,24 @@ class Candidates:
     def __init__(self) -> None:
         self._loaded: OrderedDict[tuple[str, Version, int], Live] = OrderedDict()
         self._loading = asyncio.Lock()
+        self._asked = 0
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Compare, unless :data:`MOST` do so already.
+
+        Raises
+        ------
+        BusyError
+            They do.
+        """
+        if self._asked >= MOST:
+            raise BusyError("too many comparisons at a time")
+        self._asked += 1
+        try:
+            yield
+        finally:
+            self._asked -= 1
 
     async def get(self, tenant: Tenant, name: str) -> Live:
         """Return a model with the items that came since, and nobody's events.
@@ -104,6 +126,11 @@ async def compare(tenant: Tenant, candidates: Candidates, caller: Caller, asked:
     """
     if asked.account is not None:
         require_platforms(caller, [asked.account.platform])
+    with candidates.turn():
+        return await _compared(tenant, candidates, caller, asked)
+
+
+async def _compared(tenant: Tenant, candidates: Candidates, caller: Caller, asked: CompareIn) -> bytes:
     live = tenant.live
     person = None if asked.account is None else live.state.person(asked.account.platform, asked.account.user)
     case = _case(live, caller, asked, person)
@@ -114,6 +141,8 @@ async def compare(tenant: Tenant, candidates: Candidates, caller: Caller, asked:
         try:
             one = live if name == live.version.name else await candidates.get(tenant, name)
             found = await _rank(tenant, one, case)
+        except BusyError:
+            raise
         except IsthmusError as error:
             if error.http_status == 404:
                 raise
@@ -123,7 +152,7 @@ async def compare(tenant: Tenant, candidates: Candidates, caller: Caller, asked:
         sides.append(_side(found, first, case))
     history = _told(case, live.state.batch([person]))
     said = {
-        "data_version": live.seq,
+        **as_known(tenant, live),
         "known": person is not None,
         "history": history[:SHOWN],
         "events": len(history),
@@ -149,7 +178,7 @@ def _changed(history: Histories, left_out: Indices, more: Sequence[tuple[int, Ev
 
 
 async def _rank(tenant: Tenant, one: Live, case: _Case) -> _Ranked:
-    """Return the lists of one model; those of the model that answers are made where all its lists are made."""
+    """Return the lists of one model, made between those of others."""
     live, asked = case.live, case.asked
     parts = {domain: _counted(heard, live, one) for domain, heard in case.heard.items() if domain in one.scorers}
     met = _counted(case.met, live, one) if asked.exclude_seen else None
@@ -161,7 +190,7 @@ async def _rank(tenant: Tenant, one: Live, case: _Case) -> _Ranked:
             tops[domain] = ranked(one, domain, heard, Wanted(asked.k, met, listable(one)))[0]
         return _Ranked(one, time.perf_counter() - began, tops)
 
-    return await tenant.lister.aside(work) if one is live else await asyncio.to_thread(work)
+    return await tenant.lister.beside.result(work, tenant.lister.beside.until())
 
 
 def _counted(history: Histories, live: Live, one: Live) -> Histories:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from isthmus.service.schemas import Account, ItemName, Listed, Name
+from isthmus.service.schemas import Account, ItemName, Listed, Name, _Read
 
 #: Why an item is on no list: taken off, not available yet or any more, of a domain that the model makes no lists of.
 Hidden = Literal["removed", "early", "late", "domain"]
@@ -169,10 +169,9 @@ class Side(_Form):
     lists: list[SideList]
 
 
-class CompareOut(_Form):
+class CompareOut(_Read):
     """Lists side by side, all from the same history."""
 
-    data_version: int
     known: bool = Field(description="Whether the account was ever seen.")
     history: list[Met] = Field(description="What the key may see of it, the newest first.")
     events: int = Field(description="Events of the history that the key may see.")

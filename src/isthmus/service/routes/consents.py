@@ -12,7 +12,7 @@ from isthmus.errors import NotFoundError, nearest
 from isthmus.recommender.consents import ANY
 from isthmus.service.changes import account_of, consented, linked
 from isthmus.service.core import Service
-from isthmus.service.lists.answers import require_platforms, whence
+from isthmus.service.lists.answers import as_known, require_platforms
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import clock
 from isthmus.service.lock.consents import Said
@@ -84,7 +84,7 @@ def _told(tenant: Tenant, caller: Caller, account: Account) -> dict[str, object]
     person = live.state.person(*account)
     denied = uses.of(-1 if person is None else person)
     return {
-        **whence(live),
+        **as_known(tenant, live),
         "required": live.state.consents.required,
         "consents": consented(tenant, caller, account),
         "uses": [

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from isthmus.service.core import Service
-from isthmus.service.lists.answers import whence
+from isthmus.service.lists.answers import as_known
 from isthmus.service.routes.base import Bodies, answer, caller_of, says
+from isthmus.service.schemas import _Read
 from isthmus.service.tenant import Tenant
 
 #: Bodies the group reads.
@@ -34,12 +35,9 @@ class DriftFeature(BaseModel):
     seen: dict[str, float] = Field(description="Shares in the newest full window.")
 
 
-class DriftOut(BaseModel):
+class DriftOut(_Read):
     """What has changed since the model was made."""
 
-    model: str
-    model_version: str
-    data_version: int
     alarm: bool = Field(description="Whether any of them is an alarm.")
     features: list[DriftFeature]
 
@@ -52,7 +50,7 @@ def add(app: FastAPI, service: Service) -> None:
         """Return how far events, new items and lists are from what the model was made for."""
         tenant, _ = caller_of(service, request)
         features = _features(tenant)
-        return answer({**whence(tenant.live), "alarm": any(one["alarm"] for one in features), "features": features})
+        return answer({**as_known(tenant), "alarm": any(one["alarm"] for one in features), "features": features})
 
 
 def _features(tenant: Tenant) -> list[dict[str, object]]:

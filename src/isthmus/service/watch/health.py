@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from isthmus.service.core import Service
+    from isthmus.service.tenant import Tenant
 
 #: Seconds for which a failed write makes the service not ready, unless one succeeds.
 SICK: Final = 10.0
@@ -44,6 +45,12 @@ class Writes:
     def failing(self) -> bool:
         """Whether a write failed just now and none succeeded since."""
         return time.monotonic() - self.failed < SICK
+
+
+def log_troubles(tenant: Tenant) -> list[str]:
+    """Return why nothing can be written just now; what is read may lack the newest events then."""
+    found = ["events cannot be written"] if tenant.writes.failing else []
+    return [*found, tenant.log.away] if tenant.log.away else found
 
 
 def reasons(service: Service) -> list[str]:
