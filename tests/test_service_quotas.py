@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.issuer import AUDIENCE, ISSUER, claims, key_file, signed
-from tests.small_service import account, event, served
+from tests.small_service import account, event, item, served
 from tests.test_cli import isthmus
 
 from isthmus.service.core import Service
+from isthmus.service.lists import lister
 from isthmus.service.lock.limits import Quotas
 from isthmus.service.lock.vault import Vault
 
@@ -31,7 +33,9 @@ def test_a_quota_of_events_and_of_lists_holds_over_a_restart(tmp_path: Path) -> 
     async def status(client: httpx.AsyncClient, kind: str, n: int, headers: dict[str, str]) -> httpx.Response:
         if kind == "events":
             return await client.post("/v1/events", json={"events": [event(1)] * n}, headers=headers)
-        return await client.post("/v1/recommend", json={"persons": [account()] * n}, headers=headers)
+        return await client.post(
+            "/v1/recommend", json={"persons": [account()] * n, "target": "source"}, headers=headers
+        )
 
     async def first(client: httpx.AsyncClient, service: Service) -> None:
         assert (await status(client, "events", 3, mine)).status_code == 202
@@ -62,7 +66,7 @@ def test_a_quota_holds_for_the_owner_of_tokens_whichever_token_comes(tmp_path: P
             headers = {"authorization": f"Bearer {token}"}
             return (await client.post(path, json=body, headers=headers)).status_code
 
-        ask = {"persons": [account()]}
+        ask = {"persons": [account()], "target": "source"}
         send = {"events": [event(1)] * 2}
         assert [await status("/v1/recommend", ask, "ann") for _ in range(3)] == [200, 200, 429]
         assert [await status("/v1/events", send, "ann") for _ in range(3)] == [202, 202, 429]
@@ -73,7 +77,52 @@ def test_a_quota_holds_for_the_owner_of_tokens_whichever_token_comes(tmp_path: P
         assert isthmus("serve", tmp_path, "--port", 0, *words).code == 2
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 400), st.booleans()), max_size=60))
+def test_every_piece_of_work_counts_and_what_is_refused_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = Vault(tmp_path)
+    text = vault.create(tenant="default", scopes=["events", "recommend", "console"], platforms=["north"], quota=(5, 6))
+    vault.close()
+    mine = {"authorization": f"Bearer {text[1]}"}
+    lists = {"persons": [account()]}
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        async def status(path: str, body: object) -> int:
+            return (await client.post(f"/v1/{path}", json=body, headers=mine)).status_code
+
+        for _ in range(10):  # each for a reason of its own
+            assert await status("recommend", {**lists, "target": "nothing"}) == 404
+            assert await status("recommend", {"persons": [account(0, "south")] * 3}) == 403
+            assert await status("recommend", {"persons": 1}) == 422
+            assert await status("similar", {"platform": "north", "item": "none"}) == 404
+            assert await status("explain", {**account(), "item": {"platform": "north", "item": "none"}}) == 404
+            assert await status("compare", {"account": account(), "models": ["none"]}) == 404
+            assert await status("events", {"events": [{**event(1), "platform": "south"}] * 4}) == 403
+        slow = lister.without_each
+        with monkeypatch.context() as patch:
+            patch.setattr(lister, "without_each", lambda *some: (time.sleep(1.0), slow(*some))[1])
+            assert await status("explain", {**account(), "item": item(3)}) == 503
+        assert await status("recommend", {"persons": [account()] * 4}) == 429, "eight lists"
+        assert await status("recommend", lists) == 200, "two lists"
+        assert await status("similar", {**item(), "k": 3}) == 200
+        assert await status("explain", {**account(), "item": item(3)}) == 200
+        assert await status("compare", {"account": account()}) == 200
+        assert await status("recommend", lists) == 429, "one is left"
+        assert await status("recommend", {**lists, "target": "source"}) == 200
+        for path, body in (
+            ("recommend", {**lists, "target": "source"}),
+            ("similar", {**item(), "k": 3}),
+            ("explain", {**account(), "item": item(3)}),
+            ("compare", {"account": account()}),
+        ):
+            assert await status(path, body) == 429, path
+        assert await status("events", {"events": [event(1)] * 5}) == 202
+        assert await status("events", {"events": [event(1)]}) == 429
+
+    served(tmp_path, test, deadline=0.1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 400), st.booleans(), st.booleans()), max_size=60))
 def test_no_more_is_used_in_a_day_than_was_said(tmp_path_factory: pytest.TempPathFactory, asked: list[object]) -> None:
     most, used, now = 1000, 0, [0.0]
     shared: dict[int, int] = {}
@@ -87,12 +136,16 @@ def test_no_more_is_used_in_a_day_than_was_said(tmp_path_factory: pytest.TempPat
         return Quotas(lease, clock=lambda: now[0])
 
     both = [process(), process()]
-    for which, n, tomorrow in asked:  # type: ignore[misc]
+    for which, n, tomorrow, refused in asked:  # type: ignore[misc]
+        day = both[which].day
+        taken = not both[which].take("a", "events", n, most)
+        used += n if taken else 0
         if tomorrow:
             now[0] += DAY
             used = 0
-        if not both[which].take("a", "events", n, most):
-            used += n
+        if taken and refused:
+            both[which].give_back("a", "events", n, day)
+            used -= 0 if tomorrow else n
         assert used <= most
 
 

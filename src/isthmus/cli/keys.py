@@ -40,7 +40,7 @@ def create_(
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
     days: Annotated[float | None, typer.Option(min=0, help="Days until it expires; default never.")] = None,
     quota_events: Annotated[int | None, typer.Option(min=0, help="Events a day; default no limit.")] = None,
-    quota_lists: Annotated[int | None, typer.Option(min=0, help="Accounts asked for a day; default no limit.")] = None,
+    quota_lists: Annotated[int | None, typer.Option(min=0, help="Lists, explanations a day; default no limit.")] = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:

@@ -38,7 +38,8 @@ TraceShare = Annotated[
 TokenQuota = Annotated[
     tuple[int, int] | None,
     typer.Option(
-        metavar="EVENTS LISTS", help="Events to send and accounts to ask for in a day, for each owner of tokens."
+        metavar="EVENTS LISTS",
+        help="Events to send and lists or explanations to get in a day, for each owner of tokens.",
     ),
 ]
 

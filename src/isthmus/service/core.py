@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -171,8 +172,9 @@ class Service:
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
 
-    async def spend(self, caller: Caller, kind: str, n: int) -> None:
-        """Count ``n`` events or lists against what a key may use up in a day.
+    @asynccontextmanager
+    async def spending(self, caller: Caller, kind: str, n: int) -> AsyncIterator[None]:
+        """Count ``n`` events or lists against what a key may use up in a day, unless the request is refused inside.
 
         Raises
         ------
@@ -180,10 +182,18 @@ class Service:
             There is not so much left today.
         """
         most = caller.quota.get(kind)
-        if most is not None:
-            wait = await asyncio.to_thread(self.quotas.take, caller.name, kind, n, most)
-            if wait:
-                raise RequestError(429, f"no more {kind} today", headers={"retry-after": str(int(wait) + 1)})
+        if most is None:
+            yield
+            return
+        day = self.quotas.day
+        wait = await asyncio.to_thread(self.quotas.take, caller.name, kind, n, most)
+        if wait:
+            raise RequestError(429, f"no more {kind} today", headers={"retry-after": str(int(wait) + 1)})
+        try:
+            yield
+        except Exception:
+            await asyncio.to_thread(self.quotas.give_back, caller.name, kind, n, day)
+            raise
 
     async def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log."""

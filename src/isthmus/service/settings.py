@@ -33,7 +33,7 @@ class TokenSettings(Settings):
     platforms_claim : str
         Claim with the platforms the token is bound to; if empty none is bound.
     events, lists : int, optional
-        Events that each owner of tokens may send, and accounts to ask lists for, in a day (UTC).
+        Events that each owner of tokens may send, and lists, explanations and comparisons to get, in a day (UTC).
     leeway : float
         Seconds by which clocks may differ.
     fresh : float

@@ -32,7 +32,7 @@ class Key:
     expires, revoked : int, optional
         Seconds since 1970.
     events, lists : int, optional
-        Events it may send, and accounts it may ask lists for, in a day (UTC).
+        Events it may send, and lists, explanations and comparisons it may get, in a day (UTC).
     """
 
     prefix: str

@@ -80,6 +80,9 @@ class Quotas:
     >>> quotas = Quotas(lease, clock=lambda: 0.0)
     >>> [quotas.take("a", "events", n, 5) for n in (3, 3, 2, 1)]
     [0.0, 86400.0, 0.0, 86400.0]
+    >>> quotas.give_back("a", "events", 2, quotas.day)
+    >>> [quotas.take("a", "events", n, 5) for n in (1, 1, 1)]
+    [0.0, 0.0, 86400.0]
     """
 
     def __init__(
@@ -88,6 +91,11 @@ class Quotas:
         self._lease, self._clock = lease, clock
         self._left: dict[tuple[str, str], tuple[int, int]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def day(self) -> int:
+        """Today, in days since 1970."""
+        return int(self._clock() // _DAY)
 
     def take(self, name: str, kind: str, n: int, most: int) -> float:
         """Return 0 if ``name`` may use ``n`` more today, else the seconds until tomorrow."""
@@ -102,3 +110,10 @@ class Quotas:
             enough = left >= n
             self._left[name, kind] = day, left - n if enough else left
         return 0.0 if enough else (day + 1) * _DAY - now
+
+    def give_back(self, name: str, kind: str, n: int, day: int) -> None:
+        """Take back that ``n`` were used on a day; what was left on an earlier day than today is gone."""
+        with self._lock:
+            known, left = self._left.get((name, kind), (day, 0))
+            if known == day == self.day:
+                self._left[name, kind] = day, left + n

@@ -94,7 +94,7 @@ class Vault:
     ) -> tuple[Key, str]:
         """Return a new key and its text, which is shown this once.
 
-        ``quota`` is how many events it may send and how many accounts it may ask lists for in a day (UTC).
+        ``quota`` is how many events it may send and how many lists it may get in a day (UTC).
 
         Raises
         ------

@@ -33,6 +33,5 @@ def add(app: FastAPI, service: Service) -> None:
         tenant, caller = caller_of(service, request)
         changes.refuse_late(tenant)
         body = await read(request, EventsIn)
-        if caller.quota:
-            await service.spend(caller, "events", len(body.events))
-        return answer(await changes.take_events(tenant, caller, body, service.monitor), 202)
+        async with service.spending(caller, "events", len(body.events)):
+            return answer(await changes.take_events(tenant, caller, body, service.monitor), 202)

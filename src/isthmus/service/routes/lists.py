@@ -27,18 +27,22 @@ def add(app: FastAPI, service: Service) -> None:
         """Return lists: all accepted events count."""
         tenant, caller = caller_of(service, request)
         body = await read(request, RecommendIn)
-        if caller.quota:
-            await service.spend(caller, "lists", len(body.persons))
-        return answer(await answers.recommend(tenant, caller, body, service.monitor))
+        domains = len(tenant.live.domains) if body.target is None else 1
+        async with service.spending(caller, "lists", len(body.persons) * domains):
+            return answer(await answers.recommend(tenant, caller, body, service.monitor))
 
     @app.post("/v1/similar", response_model=SimilarOut, tags=["lists"], responses=said, openapi_extra=takes(SimilarIn))
     async def similar(request: Request) -> Response:
         """Return what goes with an item."""
-        tenant, _ = caller_of(service, request)
-        return answer(await answers.similar(tenant, await read(request, SimilarIn)))
+        tenant, caller = caller_of(service, request)
+        body = await read(request, SimilarIn)
+        async with service.spending(caller, "lists", 1):
+            return answer(await answers.similar(tenant, body))
 
     @app.post("/v1/explain", response_model=ExplainOut, tags=["lists"], responses=said, openapi_extra=takes(ExplainIn))
     async def explain(request: Request) -> Response:
         """Return which items of the history speak for an item."""
         tenant, caller = caller_of(service, request)
-        return answer(await answers.explain(tenant, caller, await read(request, ExplainIn)))
+        body = await read(request, ExplainIn)
+        async with service.spending(caller, "lists", 1):
+            return answer(await answers.explain(tenant, caller, body))

@@ -49,7 +49,9 @@ def add(app: FastAPI, service: Service) -> None:
     async def compare(request: Request) -> Response:
         """Return lists of up to four models side by side, all from one history; nothing of it is kept."""
         tenant, caller = caller_of(service, request)
-        return answer(await comparing.compare(tenant, candidates, caller, await read(request, CompareIn)))
+        body = await read(request, CompareIn)
+        async with service.spending(caller, "lists", 1):
+            return answer(await comparing.compare(tenant, candidates, caller, body))
 
     @app.get("/v1/models/{name}/report", response_model=ReportOut, tags=["models"], responses=says(404, 422))
     async def models_report(name: ModelPath, request: Request) -> Response:
