@@ -20,9 +20,9 @@ test: $(STAMP) ## all tests; the summary is the last output
 	@tools/system.sh 2>&1
 	@$(BIN)/pytest $(PYTEST) $(ARGS) 2>&1
 
-soak: $(STAMP) ## the tests of the service at full size; tens of minutes (SOAK=3600: an hour of mixed traffic)
+soak: $(STAMP) ## the tests of the service and of parsers at full size; hours (SOAK=3600: an hour of mixed traffic)
 	@tools/system.sh 2>&1
-	@ISTHMUS_SOAK=1 ISTHMUS_SOAK_SECONDS=$(SOAK) $(BIN)/pytest --timeout 1800 $(ARGS) tests/test_service_*.py tests/test_console*.py 2>&1
+	@ISTHMUS_SOAK=1 ISTHMUS_SOAK_SECONDS=$(SOAK) $(BIN)/pytest --timeout 7200 $(ARGS) tests/test_service_*.py tests/test_console*.py tests/test_fuzz_parsers.py 2>&1
 
 check: $(STAMP) ## lint, format, types, floors, sizes, generated docs
 	@$(BIN)/ruff check src tests tools benchmarks

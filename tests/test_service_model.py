@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,12 @@ PEOPLE = st.sampled_from(range(len(WHO)))
 PLACES = st.sampled_from(TENANTS)
 
 
+@cache
+def own(tenant: str) -> Path:
+    """Return a tenant's own folder with both models: of a folder that tenants share each may use but the one given."""
+    return Path(shutil.copytree(models(), Path(tempfile.mkdtemp(prefix=f"isthmus-{tenant}-")) / "models"))
+
+
 class Machine(RuleBasedStateMachine):
     """The service in this process, and what it should know."""
 
@@ -46,7 +53,7 @@ class Machine(RuleBasedStateMachine):
 
     def open(self) -> None:
         said = ServiceSettings(deadline=20.0, warm=False, seal=0)
-        self.service = Service.open(Places(self.folder, dict.fromkeys(TENANTS, models() / "first")), said)
+        self.service = Service.open(Places(self.folder, {tenant: own(tenant) / "first" for tenant in TENANTS}), said)
         self.loop.run_until_complete(self.service.start())
         transport = httpx.ASGITransport(create_app(self.service))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
