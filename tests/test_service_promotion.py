@@ -12,6 +12,8 @@ from tests.tiers import count
 
 from isthmus.recommender import Recommender
 from isthmus.recommender.store import Content
+from isthmus.service.rollout import trials
+from isthmus.service.rollout.promotion import Check, Side
 from isthmus.train.fit import Target
 
 
@@ -83,3 +85,38 @@ async def gate(folder: Path, data: Path, bad: dict[str, str], good: list[str]) -
         back = await client.post("/v1/models/rollback")
         assert back.json()["model"] == good[-1]
         assert service.tenant().rollout.arms == []
+
+
+def test_of_two_promoted_at_once_the_second_is_judged_beside_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that lists the same to everybody is as good as one that does so, and worse than one that does not."""
+    folder = tmp_path / "models"
+    save(folder / "active", collapsed)
+    save(folder / "again", lambda content: with_weights(content, (0.9, 0.0, 0.0)))
+    save(folder / "good")
+    judge, promoted = trials.judge, asyncio.Event()
+
+    async def slow(active: Side, candidate: Side) -> list[Check]:
+        found = await judge(active, candidate)
+        if candidate.live.version.name == "again" and not promoted.is_set():
+            await asyncio.wait_for(promoted.wait(), 60)
+        return found
+
+    async def run() -> None:
+        async with serving(folder, tmp_path / "data") as (client, _):
+            assert (await client.post("/v1/models/again/check")).json()["passed"], "beside the one that answers"
+            for name, role in (("again", "canary"), ("good", "shadow")):
+                assert (await client.post(f"/v1/models/{name}/{role}", json={"share": 0.1})).status_code == 200
+            monkeypatch.setattr(trials, "judge", slow)
+            second = asyncio.create_task(client.post("/v1/models/again/promote"))
+            await asyncio.sleep(0.2)
+            assert (await client.post("/v1/models/good/promote")).status_code == 200
+            promoted.set()
+            refused = await second
+            assert refused.status_code == 409
+            assert "variety" in refused.json()["detail"]
+            assert (await client.get("/v1/models")).json()["active"] == "good"
+            assert (await client.post("/v1/models/good/promote")).status_code == 409
+
+    asyncio.run(run())

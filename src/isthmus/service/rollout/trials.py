@@ -119,24 +119,35 @@ async def _judged(tenant: Tenant, arm: Arm) -> dict[str, object]:
 async def promote(tenant: Tenant, name: str, *, force: bool) -> dict[str, object]:
     """Let a model answer everybody if it passes the gate.
 
+    It is judged before its turn to change something comes, for that takes long and items would wait; if another model
+    has come to answer by then, it is judged beside that one once more.
+
     Raises
     ------
     ConflictError
         It does not pass; ``force`` lets it answer all the same.
     """
-    if name == tenant.models.pointer.active:
-        raise ConflictError(f"'{name}' is the model that answers")
+    _refuse_active(tenant, name)
     async with _at_work(tenant, name) as arm:
+        beside = tenant.live.version
         said = await _judged(tenant, arm)
-        if not said["passed"] and not force:
-            against = "; ".join(reasons_of(said))
-            raise ConflictError(f"'{name}' does not pass: {against}", where="gate", fix="mend it, or ?force=true")
         async with tenant.changing:
+            _refuse_active(tenant, name)
+            if tenant.live.version != beside:
+                said = await _judged(tenant, arm)
+            if not said["passed"] and not force:
+                against = "; ".join(reasons_of(said))
+                raise ConflictError(f"'{name}' does not pass: {against}", where="gate", fix="mend it, or ?force=true")
             if arm not in tenant.rollout.arms:
                 raise ArtefactError("failed while it was judged", where=name, fix="look at the log of the service")
             live = arm.live
             await tenant.let_answer(live, tenant.models.activated(name))
     return said
+
+
+def _refuse_active(tenant: Tenant, name: str) -> None:
+    if name == tenant.models.pointer.active:
+        raise ConflictError(f"'{name}' is the model that answers")
 
 
 def reasons_of(said: dict[str, object]) -> list[str]:
