@@ -39,7 +39,11 @@ Test = Callable[[httpx.AsyncClient, Service], Awaitable[None]]
 def recommender() -> Recommender:
     """Two domains on two platforms, 60 persons with an account on each or on one."""
     world = twin_world(1, replace(WORLD, persons=60, items=40))
-    split = Split.make(Corpus.from_tables(world.tables, name="world"), valid_share=0.2, test_share=0.1)
+    return learned(Split.make(Corpus.from_tables(world.tables, name="world"), valid_share=0.2, test_share=0.1))
+
+
+def learned(split: Split) -> Recommender:
+    """Return what is quickly learned of a split."""
     table = split.corpus.items
     readers = Readers(vocabulary(split), vectors=False)
     features = readers.read(table)

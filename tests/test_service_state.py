@@ -93,7 +93,9 @@ def test_the_digest_sees_what_differs() -> None:
 def test_an_event_the_model_was_made_from_does_not_count_twice() -> None:
     known = state()
     person = known.person(**WHO[0])
-    row, ts, _ = next(deed for deed in known.learned(person) if known.platforms[deed[0]] == "north")
+    mine = recommender().content.people.events[known.learned(person)].with_columns(pl.col("ts").to_physical())
+    deeds = mine.select("item", "ts").iter_rows()
+    row, ts = next((row, ts) for row, ts in deeds if known.platforms[row] == "north")
     name = recommender().items["item"][row]
     events = recommender().content.people.events.filter((pl.col("person") == person) & (pl.col("item") == row))
     word = ["view", "click", "cart", "purchase", "rate", "play", "like", "comment", "share"][events["event"][0]]

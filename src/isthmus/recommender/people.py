@@ -22,7 +22,9 @@ class People:
         platform, user, person (u32), name: the person's external name. Without the column ``name`` (models of format
         1) a person is called like its first account, ``PLATFORM:USER``.
     events : polars.DataFrame
-        person, item, event, weight, ts: the taste events known, sorted by person and time.
+        person, item, event, weight, ts: the taste events known, sorted by person and time. Where there is something
+        to say also value, as it was sent, and account: the row of ``accounts`` the event is of, for people with several
+        on one platform.
     consents : polars.DataFrame
         What people said about the use of their events; see :mod:`isthmus.recommender.consents`.
     """
@@ -45,10 +47,11 @@ class People:
         active = corpus.identities.join(corpus.events, on=["platform", "user"], how="semi")
         here = corpus.identities.join(active, on="person", how="semi", maintain_order="left")
         accounts = here.join(persons, on="person", maintain_order="left")
-        return cls(
-            accounts.select("platform", "user", person="index", name="person"),
-            split.known(TEST).select("person", "item", "event", "weight", "ts"),
-        )
+        accounts = accounts.select("platform", "user", person="index", name="person")
+        known = split.known(TEST).select("person", "item", "event", "weight", "ts", "value")
+        if known["value"].null_count() == known.height:
+            known = known.drop("value")
+        return cls(accounts, _with_account(known, accounts, split))
 
     def find(self, users: pl.DataFrame) -> pl.DataFrame:
         """Return platform, user, person, name of the accounts asked for; those never seen are persons of their own."""
@@ -112,8 +115,27 @@ class People:
             weight=pl.col("weight").cast(pl.Float32),
             ts=pl.lit(latest).cast(self.events.schema["ts"]) + pl.duration(seconds=pl.int_range(1, pl.len() + 1)),
         )
-        together = pl.concat([self.events, added]).sort("person", "ts", maintain_order=True)
+        together = pl.concat([self.events, added], how="diagonal").sort("person", "ts", maintain_order=True)
         return replace(self, accounts=grown, events=together)
+
+
+def _with_account(known: pl.DataFrame, accounts: pl.DataFrame, split: Split) -> pl.DataFrame:
+    """Return events with the account of those whose person has several on the platform."""
+    several = accounts.with_row_index("account").filter(pl.len().over("person", "platform") > 1)
+    if several.is_empty():
+        return known
+    codes = pl.DataFrame({"event": EVENTS, "code": range(len(EVENTS))}, schema_overrides={"code": pl.UInt8})
+    items = split.corpus.items.select("platform", "item").with_row_index("index")
+    key = ["person", "item", "event", "ts"]
+    nth = pl.int_range(pl.len()).over(key).alias("nth")  # two accounts may do the same at the same time
+    mine = (
+        split.corpus.events.join(several, on=["platform", "user"], maintain_order="left")
+        .join(items, on=["platform", "item"], maintain_order="left")
+        .join(codes, on="event", maintain_order="left")
+        .select("person", "ts", "account", item="index", event="code")
+        .with_columns(nth)
+    )
+    return known.with_columns(nth).join(mine, on=[*key, "nth"], how="left", maintain_order="left").drop("nth")
 
 
 def _account() -> pl.Expr:

@@ -9,7 +9,10 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, cast
+
+import orjson
+import polars as pl
 
 from isthmus.errors import InputError, NotFoundError
 from isthmus.recommender.consents import ANY
@@ -17,7 +20,7 @@ from isthmus.service.lists.answers import as_known, require_platforms, whence
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import clock
 from isthmus.service.lock.gate import Caller
-from isthmus.service.log.records import EVENT, Entry, Record, content_id
+from isthmus.service.log.records import EVENT, Entry, content_id
 from isthmus.service.monitor import Monitor
 from isthmus.service.problems import BusyError
 from isthmus.service.rollout.trials import tried
@@ -136,17 +139,33 @@ async def export(tenant: Tenant, caller: Caller, name: str) -> dict[str, object]
     accounts = linked(tenant, caller, name)
     records = await asyncio.to_thread(tenant.log.of, accounts)
     live = tenant.live
+    events = [_told(record.entry) for record in records]
     return {
         **as_known(tenant, live),
         "accounts": [{"platform": platform, "user": user} for platform, user in accounts],
-        "events": [_told(record) for record in records],
-        "model_history": _learned(tenant, accounts),
+        "events": events,
+        "model_history": _besides(events, _learned(tenant, accounts)),
         "consents": consented(tenant, caller, accounts[0]),
     }
 
 
-def _told(record: Record) -> dict[str, object]:
-    entry = record.entry
+def as_lines(told: dict[str, object]) -> bytes:
+    """Return the events of an export, one JSON object a line: those of the log, then those only the model knows."""
+    events = [*cast("list[object]", told["events"]), *cast("list[object]", told["model_history"])]
+    return b"".join(orjson.dumps(one) + b"\n" for one in events)
+
+
+def _besides(events: Sequence[dict[str, object]], learned: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """Return what only the model knows: what it was made from may be in the log still."""
+
+    def said(one: dict[str, object]) -> tuple[object, ...]:
+        return tuple(value for name, value in one.items() if name not in ("id", "value"))
+
+    known = {said(one) for one in events}
+    return [one for one in learned if said(one) not in known]
+
+
+def _told(entry: Entry) -> dict[str, object]:
     names = {"id": entry.id, "platform": entry.platform, "user": entry.user, "item": entry.item, "event": entry.event}
     return {**names, "value": entry.value, "ts": when(entry.ts)}
 
@@ -181,16 +200,24 @@ def when(ts: int) -> str:
 
 
 def _learned(tenant: Tenant, accounts: Sequence[Account]) -> list[dict[str, object]]:
-    """Return the events of a person that came with the model, on the platforms of ``accounts``."""
+    """Return the events of a person that came with the model, on the platforms of ``accounts``.
+
+    A model keeps no ids: an event gets the one it has when it is sent without. Models that were fit before they kept it
+    do not know which of two accounts on a platform an event is of: the first one is named.
+    """
     live = tenant.live
-    users: dict[str, str] = dict(accounts)
-    person = live.state.person(*accounts[0])
+    first = dict(reversed(accounts))
+    people = live.base.content.people
+    rows = people.events[live.state.learned(live.state.person(*accounts[0]))]
     told: list[dict[str, object]] = []
-    for row, ts, event in live.state.learned(person):
-        platform = live.shelf.platforms[row]
-        if platform in users:
-            said = {"platform": platform, "user": users[platform], "item": live.shelf.ids[row], "event": EVENTS[event]}
-            told.append({"id": "", **said, "value": None, "ts": when(ts)})
+    for row in rows.with_columns(pl.col("ts").to_physical()).iter_rows(named=True):
+        platform, item, event = live.shelf.platforms[row["item"]], live.shelf.ids[row["item"]], EVENTS[row["event"]]
+        if platform not in first:
+            continue
+        account, value, ts = row.get("account"), row.get("value"), int(row["ts"])
+        user = first[platform] if account is None else str(people.accounts["user"][account])
+        name = content_id(platform, user, item, event, value, ts)
+        told.append(_told(Entry(name, EVENT, platform, user, item, event, value, ts)))
     return told
 
 

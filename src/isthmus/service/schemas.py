@@ -304,7 +304,9 @@ class PersonOut(_Read):
 
     accounts: list[Account]
     events: list[Deed] = Field(description="Events of the log; they can be sent to /v1/events as they are.")
-    model_history: list[Deed] = Field(description="What the model knows besides; it has no ids of its own.")
+    model_history: list[Deed] = Field(
+        description="What only the model knows; it keeps no ids, so these have the id an event sent without one gets."
+    )
     consents: list[ConsentOut] = Field(description="What was said about the use of events.")
 
 

@@ -205,15 +205,19 @@ class State:
 
     def _learned(self, person: int | None) -> tuple[Indices, Floats, Ints, Codes]:
         """Return what the model knows of one person, less what was erased, oldest first."""
-        span = slice(0, 0)
-        if person is not None and person < self._old:
-            span = slice(self._indptr[person], self._indptr[person + 1])
-        items, weights, ts, events = self._items[span], self._weights[span], self._ts[span], self._events[span]
-        hidden = () if person is None else self._hidden.get(person, ())
+        rows = self._rows(person)
+        return self._items[rows], self._weights[rows], self._ts[rows], self._events[rows]
+
+    def _rows(self, person: int | None) -> slice | Ints:
+        """Return the rows of the model's events that count for a person: less what was erased."""
+        if person is None or person >= self._old:
+            return slice(0, 0)
+        span = slice(int(self._indptr[person]), int(self._indptr[person + 1]))
+        hidden = self._hidden.get(person, ())
         if not hidden:
-            return items, weights, ts, events
-        kept = np.array([self.platforms[item] not in hidden for item in items], dtype=bool)
-        return items[kept], weights[kept], ts[kept], events[kept]
+            return span
+        kept = [row for row in range(span.start, span.stop) if self.platforms[self._items[row]] not in hidden]
+        return np.array(kept, dtype=np.int64)
 
     def _history(self, person: int | None) -> tuple[Indices, Floats, Ints, Codes]:
         """Return items, weights, times and event codes of one person, oldest first."""
@@ -242,10 +246,10 @@ class State:
         platform = self.platforms[row]
         return sum(person in self.linked and platform not in self._hidden.get(person, ()) for person in persons)
 
-    def learned(self, person: int | None) -> list[tuple[int, int, int]]:
-        """Return item row, time and event code of what the model knows of a person, less what was erased."""
-        items, _, ts, events = self._learned(person)
-        return list(zip(items.tolist(), ts.tolist(), events.tolist(), strict=True))
+    def learned(self, person: int | None) -> Ints:
+        """Return the rows of the model's events that it knows of a person, less what was erased."""
+        rows = self._rows(person)
+        return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
     def newest(self, rows: Container[int], since: int) -> list[tuple[Account, Deed]]:
         """Return the newest event after ``since`` of each person on one of the items ``rows``, by an account."""

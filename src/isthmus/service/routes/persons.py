@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Path, Query, Request
 from starlette.responses import Response
 
 from isthmus.service import changes
 from isthmus.service.core import Service
 from isthmus.service.log.records import pseudonym
-from isthmus.service.routes.base import NAMED, Bodies, answer, caller_of, says
+from isthmus.service.routes.base import NAMED, Bodies, Responses, answer, caller_of, says
 from isthmus.service.schemas import ErasedOut, PersonOut
 from isthmus.service.tenant import Tenant
 
 PersonName = Annotated[str, Path(description="PLATFORM:USER", examples=["shop:u17"], max_length=1024, pattern=NAMED)]
+
+Form = Annotated[Literal["json", "jsonl"], Query(alias="format", description="`jsonl`: the events only, one a line.")]
+LINES: Final = "application/x-ndjson"
 
 #: Bodies the group reads.
 BODIES: Final[Bodies] = ()
@@ -23,13 +26,13 @@ BODIES: Final[Bodies] = ()
 def add(app: FastAPI, service: Service) -> None:
     """Add the routes."""
 
-    @app.get("/v1/persons/{person:rest}", response_model=PersonOut, tags=["persons"], responses=says(404, 422, 507))
-    async def persons_export(person: PersonName, request: Request) -> Response:
-        """Return all that is known of a person."""
+    @app.get("/v1/persons/{person:rest}", response_model=PersonOut, tags=["persons"], responses=_exported())
+    async def persons_export(person: PersonName, request: Request, form: Form = "json") -> Response:
+        """Return all that is known of a person; with `format=jsonl` the events, one a line."""
         tenant, caller = caller_of(service, request)
         told = await changes.export(tenant, caller, person)
         await service.note(tenant.name, caller.name, "person exported", _whom(tenant, person, request=caller.request))
-        return answer(told)
+        return answer(told) if form == "json" else Response(changes.as_lines(told), media_type=LINES)
 
     @app.delete("/v1/persons/{person:rest}", response_model=ErasedOut, tags=["persons"], responses=says(404, 422, 507))
     async def persons_erase(person: PersonName, request: Request) -> Response:
@@ -40,6 +43,12 @@ def add(app: FastAPI, service: Service) -> None:
             tenant.name, caller.name, "person erased", _whom(tenant, person, receipt=str(done["receipt"]))
         )
         return answer(done)
+
+
+def _exported() -> Responses:
+    """Return what an export may answer: each line of one is an event as `Deed` describes it."""
+    line = {"schema": {"$ref": "#/components/schemas/Deed"}}
+    return {**says(404, 422, 507), 200: {"description": "Successful Response", "content": {LINES: line}}}
 
 
 def _whom(tenant: Tenant, person: str, **more: str) -> dict[str, object]:
