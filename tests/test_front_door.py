@@ -9,8 +9,10 @@ import statistics
 import subprocess
 import sys
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import isthmus
@@ -162,3 +164,37 @@ def test_decision_records_have_their_four_parts() -> None:
         text = path.read_text(encoding="utf-8")
         assert path.name.startswith(f"{number:04d}-")
         assert re.findall(r"^## (.+)$", text, re.M) == ["Context", "Options", "Decision", "Validation"], path.name
+
+
+def test_notebooks_show_texts_as_texts() -> None:
+    """S10: no class of ours writes HTML for notebooks, and the tables we return write it with every payload escaped."""
+    own = re.compile(r"_repr_(html|markdown|svg|javascript|mimebundle)_|_ipython_display_")
+    assert not [path for path in (ROOT / "src").rglob("*.py") if own.search(path.read_text(encoding="utf-8"))]
+    payloads = (ROOT / "tests" / "hostile.txt").read_text(encoding="utf-8").splitlines()
+    names = [f"{place}-{payload}" for place, payload in enumerate(payloads)]
+    rows = pl.DataFrame({"platform": "shop", "item": names, "title": payloads})
+    with pl.Config(tbl_rows=len(names), fmt_str_lengths=10_000):
+        page = rows._repr_html_()
+    assert len(payloads) >= 60
+    found = Tags()
+    found.feed(page)
+    assert found.names <= {"div", "style", "table", "thead", "tbody", "tr", "th", "td", "small"}, found.names
+    texts = "".join(found.texts)
+    assert all(payload.strip() in texts for payload in payloads if "\\" not in payload), "shown, as text"
+    found.feed(f"<td>{payloads[0]}</td>")
+    assert "script" in found.names, "the reader would have seen it"
+
+
+class Tags(HTMLParser):
+    """The elements of a page, and its texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.names.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)

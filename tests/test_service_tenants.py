@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from tests.small_service import account, event, served
 from tests.test_cli import isthmus
@@ -101,3 +103,63 @@ def test_a_tenant_neither_sees_nor_activates_models_that_lie_beside_its_own(tmp_
 
     served(tmp_path, test, tenants=("a", "b"))
     served(tmp_path, test, tenants=("a",))
+
+
+def share_slower(some: list[float], other: list[float]) -> float:
+    """Return how often one of ``some`` took longer than one of ``other``: 0.5 where neither can be told by its time."""
+    return float((np.array(some)[:, None] > np.array(other)[None, :]).mean())
+
+
+def test_a_name_of_another_tenant_answers_like_one_that_nobody_has_also_in_time(tmp_path: Path) -> None:
+    """S1: no oracle; what is one's own is told apart, by the answer and by its time."""
+    keys = keys_of(tmp_path, "a", "b")
+    names = {"own": "person-of-a", "foreign": "person-of-b", "absent": "person-of-0"}
+    asks = {
+        "export": lambda name: ("GET", f"/v1/persons/north:{name}", None),
+        "erase": lambda name: ("DELETE", f"/v1/persons/north:{name}-x", None),
+        "item": lambda name: ("GET", f"/v1/items/north:{name}", None),
+        "withdraw": lambda name: ("DELETE", f"/v1/items/north:{name}", None),
+        "list": lambda name: ("POST", "/v1/recommend", {"persons": [{"platform": "north", "user": name}], "k": 5}),
+        "similar": lambda name: ("POST", "/v1/similar", {"platform": "north", "item": name, "k": 5}),
+        "explain": lambda name: (
+            "POST",
+            "/v1/explain",
+            {"platform": "north", "user": name, "item": {"platform": "north", "item": name}},
+        ),
+    }
+
+    async def test(client: Client, service: Service) -> None:
+        for tenant, name in (("a", names["own"]), ("b", names["foreign"])):
+            who = {"platform": "north", "user": name}
+            some = {"events": [event(n % 20, who, id=f"{tenant}{n}") for n in range(400)]}
+            assert (await client.post("/v1/events", json=some, headers=keys[tenant])).status_code == 202
+            new = {"platform": "north", "item": name, "domain": "source", "title": name}
+            assert (await client.put("/v1/items", json={"items": [new]}, headers=keys[tenant])).status_code == 200
+
+        async def answered(ask: str, kind: str) -> tuple[float, int, str]:
+            method, path, body = asks[ask](names[kind])
+            began = time.perf_counter()
+            answer = await client.request(method, path, json=body, headers=keys["a"])
+            took = time.perf_counter() - began
+            said = re.sub(r'"request_id":"[^"]*"|"request_id": "[^"]*"', "", answer.text)
+            return took, answer.status_code, said.replace(names[kind], "NAME")
+
+        for ask in asks:
+            times: dict[str, list[float]] = {kind: [] for kind in names}
+            said: dict[str, set[tuple[int, str]]] = {kind: set() for kind in names}
+            for turn in range(160):
+                for kind in ("foreign", "absent") if turn % 2 else ("absent", "foreign"):
+                    took, *rest = await answered(ask, kind)
+                    if turn >= 10:
+                        times[kind].append(took)
+                    said[kind].add((int(str(rest[0])), str(rest[1])))
+                if ask == "export":
+                    times["own"].append((await answered(ask, "own"))[0])
+            assert said["foreign"] == said["absent"], ask
+            share = share_slower(times["foreign"], times["absent"])
+            print(f"{ask}: {share:.3f}")
+            assert 0.35 < share < 0.65, f"{ask}: more than four standard errors from one half"
+            if ask == "export":
+                assert share_slower(times["own"], times["absent"]) > 0.9, "what is there does take longer"
+
+    served(tmp_path, test, tenants=("a", "b"))

@@ -49,7 +49,8 @@ class Template(Settings):
     def render(self, items: pl.DataFrame) -> pl.Series:
         """Return the text of each row of ``items``: String, no nulls, empty where an item has no part."""
         parts = [self._part(items, name) for name in self.parts]
-        joined = pl.concat_str(parts, separator=self.separator, ignore_nulls=True).str.slice(0, self.max_chars)
+        joined = pl.concat_str(parts, separator=self.separator, ignore_nulls=True)
+        joined = joined.str.normalize("NFC").str.slice(0, self.max_chars)
         text = pl.when(joined != "").then(pl.lit(self.prefix) + joined).otherwise(pl.lit("")).alias("text")
         return items.select(text).to_series()
 

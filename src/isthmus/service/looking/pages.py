@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,9 +103,10 @@ def _alerts(service: Service, tenant: Tenant) -> Iterator[tuple[str, str]]:
 
 
 async def find(tenant: Tenant, words: str) -> dict[str, object]:
-    """Return the first items whose title or id holds ``words``, in whatever case."""
-    table, wanted = tenant.live.shelf.table, words.strip().lower()
-    names = [pl.col(name).str.to_lowercase().str.contains(wanted, literal=True) for name in ("title", "item")]
+    """Return the first items whose title or id holds ``words``, in whatever case and way to write accents."""
+    table, wanted = tenant.live.shelf.table, unicodedata.normalize("NFC", words).strip().lower()
+    plain = [pl.col(name).str.normalize("NFC").str.to_lowercase() for name in ("title", "item")]
+    names = [column.str.contains(wanted, literal=True) for column in plain]
     holds = pl.any_horizontal(names).fill_null(value=False)
     columns = table.lazy().filter(holds).select("platform", "item", "title", "domain").head(FOUND)
     return {"items": (await asyncio.to_thread(columns.collect)).to_dicts()}
