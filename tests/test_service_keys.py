@@ -111,7 +111,7 @@ def test_every_operation_opens_to_its_scope_and_to_no_other_key(tmp_path: Path) 
             if one.scope:
                 assert await status(bearer(lost)) == 404, "a tenant that is not served"
 
-    served(tmp_path, test)
+    served(tmp_path, test, guesses=0)
 
 
 def test_the_first_key_locks_a_service_at_work(tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ TrustKeys = Annotated[
     list[Path] | None,
     typer.Option(metavar="PEM", help="Public key that must have signed models; may be given several times."),
 ]
+Guesses = Annotated[
+    int, typer.Option(min=0, help="Requests without a valid key of one address in a minute; 0 for no limit.")
+]
 Limits = Annotated[
     str, typer.Option("--limits", metavar="URL", help="Redis in which several processes share --rate and --burst.")
 ]
@@ -86,6 +89,7 @@ def serve_(
     header_seconds: Annotated[float, typer.Option(help="Seconds in which a request's headers must arrive.")] = 10.0,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one key; 0 for no limit.")] = 0.0,
     burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
+    guesses: Guesses = 60,
     shared: Limits = "",
     consent: Consent = "assumed",
     issuer: Annotated[str, typer.Option(metavar="URL", help="Take tokens of this OpenID Connect issuer too.")] = "",
@@ -115,11 +119,11 @@ def serve_(
         from isthmus.service.settings import DEFAULT_TENANT, ServiceSettings
 
     limits = {"deadline": deadline, "rate": rate, "burst": burst, "limits": shared, "warm": warm, "consent": consent}
-    upkeep = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share}
+    kept = {"seal": seal, "keep_days": keep_days, "traces": traces, "trace_share": trace_share, "guesses": guesses}
     claims = {"audience": audience, "jwks": jwks, "tenant_claim": tenant_claim, "platforms_claim": platforms_claim}
     limits |= {"explore": explore, "explore_bonus": explore_bonus, "approximate_from": approximate_from}
     more = {"console": console, "header_seconds": header_seconds, "tokens": _tokens(issuer, claims, token_quota)}
-    settings = parse(ServiceSettings, {"host": host, "port": port, **limits, **upkeep, **more}, where="serve")
+    settings = parse(ServiceSettings, {"host": host, "port": port, **limits, **kept, **more}, where="serve")
     place = place_of(data, folder, model.with_name(model.name + ".service"))
     given = {DEFAULT_TENANT: model, **_tenants(tenant or [])}
     run(Places(place.folder, given, models, tuple(trust or ()), place.database), settings, log_all=verbose)

@@ -14,6 +14,7 @@ from isthmus import __version__
 from isthmus.errors import InputError, NotFoundError
 from isthmus.log import logger
 from isthmus.service.lock.gate import Caller, Doors, Guard
+from isthmus.service.lock.guesses import Guesses
 from isthmus.service.lock.limits import Buckets, Quotas
 from isthmus.service.lock.shared_limits import SharedBuckets
 from isthmus.service.lock.vault import Vault
@@ -87,12 +88,14 @@ class Service:
     monitor: Monitor = field(init=False)
     patrol: Patrol = field(init=False)
     quotas: Quotas = field(init=False)
+    guesses: Guesses = field(init=False)
     shared: SharedBuckets | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Make what counts, and what looks after the audit log."""
         self.monitor = Monitor(self.tenants)
         self.quotas = Quotas(self.vault.lease)
+        self.guesses = Guesses(self.vault.find, self.settings.guesses)
         self.patrol = Patrol(self.vault, self.settings.patrol)
         if self.settings.limits:
             own = Buckets(self.settings.rate, self.settings.burst)
@@ -140,7 +143,7 @@ class Service:
     def guard(self) -> Guard:
         """What every request is checked with."""
         buckets = Buckets(self.settings.rate, self.settings.burst)
-        return Guard(self.vault, buckets, self.monitor, self.settings, self.doors, self.shared)
+        return Guard(self.vault, buckets, self.monitor, self.settings, self.doors, self.guesses, self.shared)
 
     def tenant(self, name: str = DEFAULT_TENANT) -> Tenant:
         """Return a tenant."""

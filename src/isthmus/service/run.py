@@ -9,6 +9,7 @@ import logging
 import socket
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -18,7 +19,7 @@ from isthmus.errors import InputError
 from isthmus.log import logger
 from isthmus.service.app import create_app
 from isthmus.service.core import Places, Service
-from isthmus.service.lock.connection import limited
+from isthmus.service.lock.connection import OPERATION, limited
 from isthmus.service.monitor import JsonLines
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.watch.lines import Aside
@@ -76,7 +77,8 @@ def run(places: Places, settings: ServiceSettings, *, log_all: bool = False) -> 
     _log_json(verbose=log_all)
     config = uvicorn.Config(
         create_app(service, log_all=log_all),
-        http=limited(settings.header_seconds),
+        http=limited(settings.header_seconds, partial(service.monitor.request, "", OPERATION)),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -90,6 +90,8 @@ class ServiceSettings(Settings):
         Seconds in which a request's headers must arrive.
     rate, burst : float
         Requests a second and at once of one key; rate 0 means no limit.
+    guesses : int
+        Requests without a valid key of one address in a minute, and at once; 0 means no limit.
     limits : str
         URL of a Redis in which several processes share that limit; empty for each its own.
     patrol : float
@@ -130,6 +132,7 @@ class ServiceSettings(Settings):
     header_seconds: float = Field(default=10.0, gt=0)
     rate: float = Field(default=0.0, ge=0)
     burst: int = Field(default=20, ge=1)
+    guesses: int = Field(default=60, ge=0)
     limits: str = ""
     patrol: float = Field(default=60.0, gt=0)
     traces: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,6 +21,10 @@ REFUSED: Final = 8 << 20
 CROWD: Final = 64
 #: Name of that time in the state of a request.
 CAME: Final = "came"
+#: What figures call an answer that the connection gives itself, for there is no whole request.
+OPERATION: Final = "connection"
+#: Told of such an answer: its status, and the seconds since it was waited for.
+Told = Callable[[int, float], None]
 _LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _LONG: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -73,7 +78,10 @@ class Connection(HttpToolsProtocol):
 
     #: Seconds in which headers must arrive.
     seconds: float = 10.0
+    #: Told of every answer given here.
+    told: Told = staticmethod(lambda _status, _seconds: None)
     _clock: asyncio.TimerHandle | None = None
+    _since: float = 0.0
     _size: int = 0
     _inside: bool = False
 
@@ -89,7 +97,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what comes while nobody waits for it."""
-        answered = self.cycle is None or self.cycle.response_complete
+        answered = self._answered
         if answered and self._clock is None:
             self._wait()
         if answered:
@@ -97,6 +105,17 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._clock is not None and self._size > (REFUSED if self._inside else HEADERS):
             self._end()
+
+    @property
+    def _answered(self) -> bool:
+        """Whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; of a request under way the gate tells."""
+        if self._answered:
+            self.told(400, self.loop.time() - self._since)
+        super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
         """Stop waiting: the rest is the gate's."""
@@ -113,7 +132,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _wait(self) -> None:
-        self._size = 0
+        self._size, self._since = 0, self.loop.time()
         self._clock = self.loop.call_later(self.seconds, self._end)
 
     def _rest(self) -> None:
@@ -127,10 +146,11 @@ class Connection(HttpToolsProtocol):
         self._rest()
         if not self.transport.is_closing():
             if not self._inside:
+                self.told(431 if long else 408, self.loop.time() - self._since)
                 self.transport.write(_LONG if long else _LATE)
             self.transport.close()
 
 
-def limited(seconds: float) -> type[Connection]:
-    """Return the connection with another limit of time."""
-    return type("Connection", (Connection,), {"seconds": seconds})
+def limited(seconds: float, told: Told) -> type[Connection]:
+    """Return the connection with another limit of time, and who is told of its answers."""
+    return type("Connection", (Connection,), {"seconds": seconds, "told": staticmethod(told)})

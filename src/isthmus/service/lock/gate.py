@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isthmus.errors import IsthmusError
 from isthmus.log import logger
 from isthmus.service.lock.connection import CAME
+from isthmus.service.lock.guesses import Guesses
 from isthmus.service.lock.limits import Buckets
 from isthmus.service.lock.operations import Operation, find, methods
 from isthmus.service.lock.shared_limits import SharedBuckets
@@ -77,6 +78,28 @@ class Caller:
     quota: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, before it is known who asks.
+
+    Parameters
+    ----------
+    headers : mapping of bytes to bytes
+        As they came.
+    request : str
+        Its id.
+    address : str
+        Where it comes from.
+    waited : float
+        Seconds that it waited for its turn.
+    """
+
+    headers: MutableMapping[bytes, bytes]
+    request: str
+    address: str
+    waited: float = 0.0
+
+
 @dataclass
 class Doors:
     """Whether the service is about to end, how many requests are inside, and when the newest came (perf_counter)."""
@@ -102,6 +125,8 @@ class Guard:
         The other limits.
     doors : Doors
         How many are inside.
+    guesses : Guesses
+        Finds keys.
     shared : SharedBuckets, optional
         Limits of rate that hold for other processes too, in place of ``buckets``.
     """
@@ -111,12 +136,11 @@ class Guard:
     monitor: Monitor
     settings: ServiceSettings
     doors: Doors
+    guesses: Guesses
     shared: SharedBuckets | None = None
 
-    def admit(
-        self, operation: Operation | None, headers: MutableMapping[bytes, bytes], request: str, waited: float = 0.0
-    ) -> Caller:
-        """Return who asks; the request ``waited`` so many seconds for its turn.
+    def admit(self, operation: Operation | None, asked: Asked) -> Caller:
+        """Return who asks.
 
         Raises
         ------
@@ -126,9 +150,9 @@ class Guard:
             Too many are inside.
         """
         asked_openly = operation is not None and operation.open
-        if not asked_openly and (self.doors.inside > self.settings.in_flight or waited > LATE):
+        if not asked_openly and (self.doors.inside > self.settings.in_flight or asked.waited > LATE):
             raise BusyError("too many requests at a time")
-        caller = self._caller(operation, headers, request)
+        caller = self._caller(operation, asked)
         if not asked_openly and self.shared is None:
             _refuse_until(self.buckets.take(caller.name))
         return caller
@@ -144,7 +168,8 @@ class Guard:
         if self.shared is not None and (operation is None or not operation.open):
             _refuse_until(await self.shared.take(caller.name))
 
-    def _caller(self, operation: Operation | None, headers: MutableMapping[bytes, bytes], request: str) -> Caller:
+    def _caller(self, operation: Operation | None, asked: Asked) -> Caller:
+        headers, request = asked.headers, asked.request
         if not self.vault.locked:
             if not _local(headers.get(b"host", b"")):
                 raise RequestError(421, "without keys the service answers this machine only", fix="isthmus keys create")
@@ -153,7 +178,7 @@ class Guard:
             return Caller("open", DEFAULT_TENANT, (), request)
         if operation is None or not operation.scope:
             return Caller("open", DEFAULT_TENANT, (), request)
-        key = self.vault.find(token_of(headers))
+        key = self.guesses.find(asked.address, token_of(headers))
         if key is None:
             fix = "send the header Authorization: Bearer KEY"
             raise RequestError(401, "a valid key is needed", fix=fix, headers={"www-authenticate": "Bearer"})
@@ -174,6 +199,12 @@ def token_of(headers: Mapping[bytes, bytes]) -> str:
     if kind.lower() == b"bearer":
         return token.decode("latin-1").strip()
     return headers.get(b"x-api-key", b"").decode("latin-1")
+
+
+def address_of(scope: Scope) -> str:
+    """Return where a request comes from, empty if that is not known."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _refuse_until(wait: float) -> None:
@@ -241,7 +272,7 @@ class Gate:
             if guard.vault.tokens is not None and operation is not None and operation.scope:
                 await guard.vault.tokens.prepare(token_of(headers))
             waited = began - scope.get("state", {}).get(CAME, began)
-            scope["caller"] = caller = guard.admit(operation, headers, request, waited)
+            scope["caller"] = caller = guard.admit(operation, Asked(headers, request, address_of(scope), waited))
             if guard.shared is not None:
                 await guard.pace(operation, caller)
             if operation is None:

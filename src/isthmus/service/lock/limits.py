@@ -37,22 +37,27 @@ class Buckets:
         self._free: OrderedDict[str, float] = OrderedDict()
 
     def take(self, name: str) -> float:
-        """Return 0 if ``name`` may ask now, else the seconds until it may.
+        """Return 0 if ``name`` may ask now, which it then has, else the seconds until it may.
 
         The generic cell rate algorithm: for each name only the time at which its bucket is full again is kept.
         """
-        if not self.rate:
-            return 0.0
-        now = self._clock()
-        full = max(self._free.get(name, now), now)
-        wait = full + 1 / self.rate - (now + self.burst / self.rate)
-        if wait > 1e-9:
+        wait = self.wait(name)
+        if wait or not self.rate:
             return wait
-        self._free[name] = full + 1 / self.rate
+        now = self._clock()
+        self._free[name] = max(self._free.get(name, now), now) + 1 / self.rate
         self._free.move_to_end(name)
         if len(self._free) > self._most:
             self._free.popitem(last=False)
         return 0.0
+
+    def wait(self, name: str) -> float:
+        """Return 0 if ``name`` may ask now, else the seconds until it may; nothing is taken."""
+        full = self._free.get(name)
+        if full is None or not self.rate:
+            return 0.0
+        wait = full - self._clock() + (1 - self.burst) / self.rate
+        return wait if wait > 1e-9 else 0.0
 
 
 #: Parts of a quota that are taken at a time: what a killed process had taken and not used is lost for the day.

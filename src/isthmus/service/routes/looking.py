@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from isthmus.service.core import Service
-from isthmus.service.lock.gate import token_of
+from isthmus.service.lock.gate import address_of, token_of
 from isthmus.service.looking import compare as comparing
 from isthmus.service.looking import pages as looking
 from isthmus.service.looking.forms import (
@@ -66,7 +66,8 @@ def _of_service(app: FastAPI, service: Service) -> None:
         """Say what the key of this request opens; without a key, or with a wrong one, what is open to everybody."""
         paths = {(way, one.path) for one in app.routes if isinstance(one, Route) for way in one.methods or ()}
         plain = {(way, path.replace(":rest}", "}")) for way, path in paths}
-        key = service.vault.find(token_of(dict(request.scope["headers"]))) if service.vault.locked else None
+        token = token_of(dict(request.scope["headers"])) if service.vault.locked else ""
+        key = service.guesses.find(address_of(request.scope), token) if token else None
         return answer(looking.access(service, key, plain))
 
     @app.get("/v1/overview", response_model=OverviewOut, tags=["console"], responses=says(404))
