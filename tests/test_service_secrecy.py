@@ -21,7 +21,6 @@ from isthmus.service.core import Service
 from isthmus.service.lock.key import SCOPES
 from isthmus.service.lock.operations import OPERATIONS
 from isthmus.service.lock.vault import Vault
-from tools import sbom
 
 BIRDY = {"platform": "north", "user": "birdy.user@example.org"}
 TITLE, VALUE = "birdy title 5511 2233", "birdy-value-77"
@@ -182,18 +181,3 @@ def test_tables_for_spreadsheets_hold_no_formula(tmp_path: Path) -> None:
         write_table(frame, tmp_path / f"lists.{ending}")
     assert pl.read_parquet(tmp_path / "lists.parquet").equals(frame)
     assert pl.read_ndjson(tmp_path / "lists.jsonl").equals(frame)
-
-
-def test_the_bill_of_materials_names_all_that_is_locked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, advisories = tmp_path / "bom.json", tmp_path / "advisories.json"
-    advisories.write_text(json.dumps([{"id": "A-1", "package": "Not_There", "versions": ">=0"}]))
-    assert sbom.main([str(out), "--advisories", str(advisories)]) == 0
-    said = json.loads(out.read_text())
-    lines = [line for line in sbom.LOCK.read_text().splitlines() if "==" in line]
-    assert len(said["components"]) == len(lines) > 100
-    assert (said["bomFormat"], said["specVersion"]) == ("CycloneDX", "1.5")
-    assert all(one["purl"].startswith("pkg:pypi/") for one in said["components"])
-    first = said["components"][0]
-    advisories.write_text(json.dumps([{"id": "A-2", "package": first["name"], "versions": f"<={first['version']}"}]))
-    assert sbom.main([str(out), "--advisories", str(advisories)]) == 1
-    assert "A-2" in capsys.readouterr().out
