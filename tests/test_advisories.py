@@ -7,6 +7,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+
 from tools import advisories, sbom
 
 SAMPLE = Path(__file__).with_name("advisories.json")
@@ -84,7 +85,7 @@ def test_the_bill_of_materials_names_all_that_is_locked(tmp_path: Path) -> None:
     out = tmp_path / "bom.json"
     sbom.main([str(out)])
     said = json.loads(out.read_text())
-    lines = [line for line in sbom.LOCK.read_text().splitlines() if "==" in line]
+    lines = [line for line in advisories.LOCK.read_text().splitlines() if "==" in line]
     assert len(said["components"]) == len(lines) > 100
     assert (said["bomFormat"], said["specVersion"]) == ("CycloneDX", "1.5")
     assert all(one["purl"].startswith("pkg:pypi/") for one in said["components"])

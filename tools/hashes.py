@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tools.sbom import LOCK, locked
+from tools.advisories import LOCK, locked
 
 OUT = Path("requirements.hashes")
 HEAD = """\
