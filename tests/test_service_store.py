@@ -44,7 +44,8 @@ def test_events_are_kept_in_a_database_and_lists_go_on_without_it(
         monkeypatch.setenv("SHOP_EVENTS", server.url)
         words = ("--data", "${SHOP_EVENTS}", "--folder", tmp_path / "keys")
         with started(tmp_path / "unused", *words) as (process, url), Client(url) as client:
-            assert client.send([Event(**event(1))]).data_version == 1  # type: ignore[arg-type]
+            first = client.send([Event(**event(1))])  # type: ignore[arg-type]
+            assert (first.data_version, first.model, bool(first.model_version)) == (1, "first", True)
             server.kill()
             began = time.monotonic()
             refused = httpx.post(url + "/v1/events", json={"events": [event(2, id="lost?")]}, timeout=10)

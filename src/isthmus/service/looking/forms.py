@@ -187,7 +187,7 @@ class Found(_Form):
     domain: str
 
 
-class FoundOut(_Form):
+class FoundOut(_Read):
     """Items whose title or id holds the words, the first ones."""
 
     items: list[Found]
@@ -211,7 +211,7 @@ class Exposure(_Form):
     spans: list[Span] = Field(description="The time since then in equal parts, the last one ends now.")
 
 
-class ItemOut(Found):
+class ItemOut(_Read, Found):
     """What is known of an item."""
 
     text: str | None

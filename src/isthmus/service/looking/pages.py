@@ -19,6 +19,7 @@ from isthmus.files import Json
 from isthmus.model.blend import COHORTS, Blend
 from isthmus.service.changes import account_of
 from isthmus.service.core import Service
+from isthmus.service.lists.answers import as_known
 from isthmus.service.lists.items import Account
 from isthmus.service.lists.live import Live, Version, clock
 from isthmus.service.lock.key import SCOPES, Key
@@ -109,7 +110,7 @@ async def find(tenant: Tenant, words: str) -> dict[str, object]:
     names = [column.str.contains(wanted, literal=True) for column in plain]
     holds = pl.any_horizontal(names).fill_null(value=False)
     columns = table.lazy().filter(holds).select("platform", "item", "title", "domain").head(FOUND)
-    return {"items": (await asyncio.to_thread(columns.collect)).to_dicts()}
+    return {**as_known(tenant), "items": (await asyncio.to_thread(columns.collect)).to_dicts()}
 
 
 def item(tenant: Tenant, name: str) -> dict[str, object]:
@@ -123,6 +124,7 @@ def item(tenant: Tenant, name: str) -> dict[str, object]:
     columns = ("platform", "item", "title", "domain", "text", "categories", "attributes", "lang")
     times = {column: said[column] and said[column].isoformat() for column in ("available_from", "available_until")}
     return {
+        **as_known(tenant, live),
         **{column: said[column] for column in columns},
         **times,
         "added": account in live.added,
