@@ -20,6 +20,7 @@ from tests.tiers import count
 
 from isthmus.client import Client, Consent
 from isthmus.service.core import Service
+from isthmus.service.lists.scoring import Ask
 from isthmus.service.lock.key import SCOPES
 from isthmus.service.lock.vault import Vault
 
@@ -81,6 +82,7 @@ class Consenting(RuleBasedStateMachine):
         vault = Vault(Path(self.folder.name))
         self.every = bearer(vault.create(tenant="default", scopes=SCOPES)[1])
         self.north = bearer(vault.create(tenant="default", scopes=SCOPES, platforms=["north"])[1])
+        self.south = bearer(vault.create(tenant="default", scopes=SCOPES, platforms=["south"])[1])
         vault.close()
         self.loop = asyncio.Runner()
         self.oracle = Oracle(self.required)
@@ -147,6 +149,33 @@ class Consenting(RuleBasedStateMachine):
             first = {"platform": told[0]["platform"], "item": told[0]["item"]}
             why = self.ask("POST", "/v1/explain", {**who, "item": first}).json()
             assert {one["platform"] for one in why["evidence"]} <= allowed
+
+    @invariant()
+    def a_key_of_one_platform_is_told_nothing_of_another(self) -> None:
+        """Its lists are those of the events that may be used there; only what was seen there is left out."""
+        live = self.service.tenant().live
+        who = self.accounts["south"]
+        whole = live.state.batch([live.state.person(**who)])
+        sides = [live.shelf.platforms[row] for row in whole.items]
+        own = whole.keep(np.array([side == "south" for side in sides], bool))
+        for domain, platform in DOMAINS.items():
+            ends = {platform, "south"}
+            used = [all(self.oracle.allows(side, end) for end in ends) for side in sides]
+            scorer, history = live.scorer(domain), whole.keep(np.array(used, bool))
+            for unseen in (True, False):
+                scores = scorer.score(history)
+                if unseen:
+                    scorer.seen(own, scores)
+                best = np.sort(scores[0])[::-1][:10]
+                how = {"target": domain, "k": 10, "exclude_seen": unseen, "scores": True}
+                listed = self.ask("POST", "/v1/recommend", {"persons": [who], **how}, key=self.south).json()["lists"][0]
+                beside = self.ask("POST", "/v1/compare", {"account": who, **how}, key=self.south).json()["sides"][0]
+                for told in (listed["items"], beside["lists"][0]["items"]):
+                    assert [one["score"] for one in told] == pytest.approx(best, abs=2e-4)
+            first = {"platform": platform, "item": listed["items"][0]["item"]}
+            why = self.ask("POST", "/v1/explain", {**who, "item": first}, key=self.south).json()
+            assert why["score"] == pytest.approx(best[0], abs=2e-4)
+            assert {one["platform"] for one in why["evidence"]} <= {"south"}
 
     @invariant()
     def told_as_said(self) -> None:
@@ -313,3 +342,37 @@ def test_a_use_begins_with_its_consent_ends_with_its_withdrawal_and_a_ban_outliv
         ]
 
     served(tmp_path, test, consent="required")
+
+
+@pytest.mark.parametrize("consent", ["required", "assumed"])
+def test_what_was_seen_elsewhere_cannot_be_found_out(tmp_path: Path, consent: str) -> None:
+    vault = Vault(tmp_path)
+    south = bearer(vault.create(tenant="default", scopes=SCOPES, platforms=["south"])[1])
+    west = bearer(vault.create(tenant="default", scopes=SCOPES, platforms=["west"])[1])
+    every = bearer(vault.create(tenant="default", scopes=SCOPES)[1])
+    vault.close()
+    who = both()["south"]
+
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        live, lister = service.tenant().live, service.tenant().lister
+        seen = {live.shelf.ids[row] for row in live.state.met(live.state.person(**who)) if row < 40}
+
+        async def listed(key: dict[str, str], unseen: bool, user: Account = who) -> list[str]:
+            body = {"persons": [user], "target": "source", "k": 100, "exclude_seen": unseen}
+            answer = (await client.post("/v1/recommend", json=body, headers=key)).json()["lists"][0]
+            return [one["item"] for one in answer["items"]]
+
+        assert seen & set(await listed(every, False))
+        assert not seen & set(await listed(every, True))
+        assert await listed(south, True) == await listed(south, False)
+        body = {"account": who, "target": "source", "without": [{"platform": "north", "item": min(seen)}]}
+        assert (await client.post("/v1/compare", json=body, headers=south)).status_code == 403
+        assert (await client.post("/v1/compare", json=body, headers=every)).status_code == 200
+        stranger = {"platform": "west", "user": "somebody"}
+        popular = [live.shelf.ids[row] for row in live.popular("source").rows]
+        assert await listed(west, True, stranger) == popular
+        asked = Ask((who["platform"], who["user"]), "source", 100, shown=("south",))
+        cheaper = [live.shelf.ids[row] for row in lister._cheaper(asked).top.rows]
+        assert cheaper == popular, "the list kept for others leaves out what was seen there"
+
+    served(tmp_path, test, consent=consent)

@@ -197,11 +197,11 @@ def test_an_older_list_less_what_may_not_be_listed_is_the_same_whether_its_begin
                 ask = Ask((who["platform"], who["user"]), "source", k, left_out=frozenset(names))
                 barred = {live.shelf.names["north", name] for name in gone} | seen
                 wanted = [row for row in top.rows.tolist() if row not in barred]
-                found = ask.cut(scoring.unmet(live, ask, person, top)).rows.tolist()
+                found = ask.cut(scoring.unmet(live, ask, top)).rows.tolist()
                 assert found == [row for row in wanted if row not in ask.rows(live)][:k]
                 looked += 1
             met = Ask((who["platform"], who["user"]), "source", 200, exclude_seen=False)
-            assert len(scoring.unmet(live, met, person, top).rows) == top.rows.size - len(gone)
+            assert len(scoring.unmet(live, met, top).rows) == top.rows.size - len(gone)
         assert looked == 52
 
     served(tmp_path, test)

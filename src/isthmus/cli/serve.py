@@ -60,7 +60,7 @@ Limits = Annotated[
     str, typer.Option("--limits", metavar="URL", help="Redis in which several processes share --rate and --burst.")
 ]
 Consent = Annotated[
-    str, typer.Option(help="assumed: events serve lists of other platforms unless forbidden; required: if allowed.")
+    str, typer.Option(help="required: events serve lists of other platforms if allowed; assumed: unless forbidden.")
 ]
 
 
@@ -91,7 +91,7 @@ def serve_(
     burst: Annotated[int, typer.Option(min=1, help="Requests at once of one key.")] = 20,
     guesses: Guesses = 60,
     shared: Limits = "",
-    consent: Consent = "assumed",
+    consent: Consent = "required",
     issuer: Annotated[str, typer.Option(metavar="URL", help="Take tokens of this OpenID Connect issuer too.")] = "",
     audience: Annotated[str, typer.Option(metavar="NAME", help="Whom its tokens must be for.")] = "",
     jwks: Annotated[str, typer.Option(metavar="FILE|URL", help="Its keys; default: where the issuer says.")] = "",

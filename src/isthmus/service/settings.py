@@ -109,8 +109,8 @@ class ServiceSettings(Settings):
     console : bool
         Whether ``/console`` is there.
     consent : str
-        ``assumed``: events of one platform serve lists of another unless the person forbade it; ``required``: only
-        where the person allowed it.
+        ``required``: events of one platform serve lists of another only where the person allowed it; ``assumed``:
+        unless the person forbade it.
     tokens : TokenSettings, optional
         Whose tokens are taken beside keys.
     """
@@ -142,7 +142,7 @@ class ServiceSettings(Settings):
     keep_days: float = Field(default=0.0, ge=0)
     console: bool = True
     tokens: TokenSettings | None = None
-    consent: Literal["assumed", "required"] = "assumed"
+    consent: Literal["assumed", "required"] = "required"
 
     @property
     def large(self) -> int | None:

@@ -57,7 +57,7 @@ def as_known(tenant: Tenant, live: Live | None = None, simpler: Sequence[str] = 
     return {**whence(live or tenant.live), "degraded": bool(why), "degraded_by": why}
 
 
-def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask]:
+def _asks(live: Live, caller: Caller, asked: RecommendIn, settings: ServiceSettings) -> list[Ask]:
     """Return every list that is asked for."""
     if asked.target is not None:
         live.scorer(asked.target)
@@ -67,6 +67,7 @@ def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask
         filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
     met = tuple((one.platform, one.item, one.event) for one in asked.context)
     left_out = frozenset((one.platform, one.item) for one in asked.exclude)
+    shown = {domain: live.bound(domain, caller.platforms) if caller.platforms else () for domain in domains}
     return [
         Ask(
             (account.platform, account.user),
@@ -78,17 +79,18 @@ def _asks(live: Live, asked: RecommendIn, settings: ServiceSettings) -> list[Ask
             settings.explore,
             settings.explore_bonus,
             met,
+            shown[domain],
         )
         for account in asked.persons
         for domain in domains
     ]
 
 
-async def _answered(tenant: Tenant, asked: RecommendIn) -> tuple[list[Ask], list[Listed]]:
+async def _answered(tenant: Tenant, caller: Caller, asked: RecommendIn) -> tuple[list[Ask], list[Listed]]:
     """Return the lists; once more, if another model came in between and they are not all from one."""
     while True:
         live = tenant.live
-        asks = _asks(live, asked, tenant.settings)
+        asks = _asks(live, caller, asked, tenant.settings)
         try:
             answered = await tenant.rollout.answered(asks, live, tenant.lister)
         except NotFoundError:
@@ -103,7 +105,7 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
     """Return the lists of ``asked`` as JSON, those that have to be scored side by side."""
     platforms = {account.platform for account in asked.persons} | {one.platform for one in asked.context}
     require_platforms(caller, sorted(platforms))
-    asks, answered = await _answered(tenant, asked)
+    asks, answered = await _answered(tenant, caller, asked)
     head = _head(tenant.live, answered)
     parts: list[bytes] = []
     simpler: dict[str, None] = {}
@@ -233,7 +235,8 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
     domain = live.shelf.table["domain"][row]
     if domain not in live.scorers:
         raise NotFoundError(f"the model lists nothing of domain '{domain}'", fix=f"domains: {', '.join(live.domains)}")
-    ask = Ask((asked.platform, asked.user), domain)
+    shown = live.bound(domain, caller.platforms) if caller.platforms else ()
+    ask = Ask((asked.platform, asked.user), domain, shown=shown)
     nobody = live.state.batch([None])
 
     def tell(history: Histories, scores: Floats) -> dict[str, object]:

@@ -235,7 +235,7 @@ class Lister:
             It is not there in time, see :meth:`~isthmus.service.lists.beside.Beside.result`.
         """
         live = self._live()
-        history = live.heard(ask.domain, ask.asked(live)).last(WIDE)
+        history = live.heard(ask.domain, ask.asked(live), ask.shown).last(WIDE)
         with step("score without each", {"isthmus.events": int(history.items.size)}):
             work = lambda: tell(history, without_each(live, ask.domain, history, rows))  # noqa: E731
             return await self.beside.result(work, until)
@@ -256,10 +256,10 @@ class Lister:
         live = self._live()
         person = ask.person(live)
         live.scorer(ask.domain)
-        kept = self._kept.get((person, ask.domain))
+        kept = None if ask.shown else self._kept.get((person, ask.domain))
         old = kept is not None and kept.live.shown is live.shown
         top = kept.top if kept is not None and old else live.popular(ask.domain)
-        return Listed(ask.cut(unmet(live, ask, person, top)), "cached" if old else "popular")
+        return Listed(ask.cut(unmet(live, ask, top)), "cached" if old else "popular")
 
     async def _serve(self) -> None:
         """Score what waits, a block at a time; in idle time make lists ready."""

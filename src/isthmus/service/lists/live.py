@@ -147,6 +147,7 @@ class Live:
         self._popular: dict[str, tuple[Indices, Floats]] = {}
         self._tries: dict[str, Tries] = {}
         self._came: dict[Account, str] = {}
+        self._sides: dict[str, Ints] = {}
 
     @cached_property
     def _places(self) -> Places:
@@ -260,17 +261,38 @@ class Live:
         numbers = np.array([-1 if person is None else person for person in persons], np.int64)
         return Asked(numbers, self.state.batch(persons))
 
-    def heard(self, domain: str, asked: Asked) -> Histories:
+    def sides(self, domain: str) -> Ints:
+        """Return the platforms of the items of a domain, as numbers."""
+        if domain not in self._sides:
+            self._sides[domain] = np.unique(self._platform[self.scorer(domain).items])
+        return self._sides[domain]
+
+    def bound(self, domain: str, platforms: Sequence[str]) -> tuple[str, ...]:
+        """Return the ``platforms`` a list is shown on, all that its asker has, if it has items of others; else none."""
+        names = self._places.platforms
+        return tuple(platforms) if any(names[side] not in platforms for side in self.sides(domain)) else ()
+
+    def heard(self, domain: str, asked: Asked, shown: Sequence[str] = ()) -> Histories:
         """Return the events that may be used for lists of ``domain``, as :class:`Uses` says.
 
-        A list that spans platforms uses only what is allowed for all of them.
+        A list that spans platforms uses only what is allowed for all of them, and one of other platforms than those it
+        is ``shown`` on only what is allowed there too.
         """
         denied = self.uses.denied(asked.persons)
         if denied is None:
             return asked.histories
-        platform = self._platform
-        codes = np.unique(platform[self.scorer(domain).items])
-        return asked.histories.keep(allowed_for(asked.histories, denied, platform, codes))
+        codes, names = self.sides(domain), self._places.platforms
+        if shown and not any(names[code] in shown for code in codes):
+            known = [code for code, name in enumerate(names) if name in shown]
+            if len(known) < len(shown) and self.state.consents.required:  # nobody can have allowed it there
+                return asked.histories.keep(np.zeros(asked.histories.items.size, dtype=bool))
+            codes = np.union1d(codes, np.array(known, np.int64))
+        return asked.histories.keep(allowed_for(asked.histories, denied, self._platform, codes))
+
+    def visible(self, histories: Histories, platforms: Sequence[str]) -> Histories:
+        """Return what happened on some platforms."""
+        codes = [code for code, name in enumerate(self._places.platforms) if name in platforms]
+        return histories.keep(np.isin(self._platform[histories.items], codes))
 
     @cached_property
     def _platform(self) -> Ints:
@@ -290,12 +312,17 @@ class Live:
         *,
         sieve: Sieve | None,
         exclude_seen: bool = True,
+        shown: Sequence[str] = (),
         explore: Exploration | None = None,
     ) -> list[Top]:
-        """Return the best ``k`` items of ``domain`` for each person; ``sieve`` says which items may be listed."""
+        """Return the best ``k`` items of ``domain`` for each person; ``sieve`` says which items may be listed.
+
+        Whoever gets a list ``shown`` on some platforms is not told what was seen on others: only those are left out.
+        """
         lift = None if explore is None else partial(self.tries(domain).lifted, explore)
-        wanted = Wanted(k, asked.histories if exclude_seen else None, sieve, lift)
-        return ranked(self, domain, self.heard(domain, asked), wanted)
+        seen = self.visible(asked.histories, shown) if shown else asked.histories
+        wanted = Wanted(k, seen if exclude_seen else None, sieve, lift)
+        return ranked(self, domain, self.heard(domain, asked, shown), wanted)
 
     def popular(self, domain: str) -> Top:
         """Return the list of somebody unknown, whether its items may be listed now or not; made once.

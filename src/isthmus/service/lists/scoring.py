@@ -48,6 +48,8 @@ class Ask:
         That they get besides.
     context : tuple of (str, str, str)
         What the person met besides the history, the newest last: platform, item, event word.
+    shown : tuple of str
+        Platforms it is shown on, where it has items of others; see :meth:`~isthmus.service.lists.live.Live.bound`.
     """
 
     account: Account
@@ -59,11 +61,12 @@ class Ask:
     explore: float | None = None
     bonus: float = 0.0
     context: tuple[tuple[str, str, EventName], ...] = ()
+    shown: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bool:
         """Whether a list that is kept ready can answer."""
-        usual = self.exclude_seen and not self.filters and not self.context
+        usual = self.exclude_seen and not (self.filters or self.context or self.shown)
         return usual and self.k + len(self.left_out) <= WIDE
 
     def cut(self, top: Top) -> Top:
@@ -93,6 +96,14 @@ class Ask:
         names = live.shelf.names
         found = ((names.get((platform, item)), event) for platform, item, event in self.context)
         return [(row, event) for row, event in found if row is not None and EVENT_WEIGHTS[event]]
+
+    def seen(self, live: Live) -> set[int]:
+        """Return the rows of the items that are left out because the person met them."""
+        if not self.exclude_seen:
+            return set()
+        met, platforms = live.state.met(self.person(live)), live.shelf.platforms
+        told = {row for row in met if platforms[row] in self.shown} if self.shown else met
+        return told | {row for row, _ in self.met(live)}
 
     def rows(self, live: Live) -> list[int]:
         """Return the rows of the items left out."""
@@ -138,13 +149,12 @@ def one(live: Live, ask: Ask, asked: Asked) -> Top:
         return allowed
 
     how = ask.exploration(ask.k)
-    return live.rank(ask.domain, asked, ask.k, sieve=sieve, exclude_seen=ask.exclude_seen, explore=how)[0]
+    return live.rank(ask.domain, asked, ask.k, sieve=sieve, exclude_seen=ask.exclude_seen, shown=ask.shown, explore=how)[0]
 
 
-def unmet(live: Live, ask: Ask, person: int | None, top: Top) -> Top:
+def unmet(live: Live, ask: Ask, top: Top) -> Top:
     """Return as much as is asked for of a list made before, less what may not be listed; its beginning comes first."""
-    seen = live.state.met(person) | {row for row, _ in ask.met(live)} if ask.exclude_seen else frozenset[int]()
-    enough, now = ask.k + len(ask.left_out), clock()
+    seen, enough, now = ask.seen(live), ask.k + len(ask.left_out), clock()
     beginning = [] if ask.filters or ask.explore is not None else [enough + len(seen)]
     kept = top
     for length in (*beginning, top.rows.size):

@@ -21,6 +21,7 @@ from isthmus.service.lists.answers import DIGITS, as_known, require_platforms
 from isthmus.service.lists.live import Live, LiveRules, Top, Version, ranked
 from isthmus.service.lists.scoring import listable, longer
 from isthmus.service.lock.gate import Caller
+from isthmus.service.problems import RequestError
 from isthmus.service.log.records import EVENT, Record
 from isthmus.service.looking.forms import SHOWN, CompareIn
 from isthmus.service.problems import BusyError
@@ -162,14 +163,20 @@ async def _compared(tenant: Tenant, candidates: Candidates, caller: Caller, aske
 
 
 def _case(live: Live, caller: Caller, asked: CompareIn, person: int | None) -> _Case:
+    mine = caller.platforms
+    for one in asked.without:
+        if mine and one.platform not in mine:  # what changes without it would tell whether it was met there
+            raise RequestError(403, f"the key may not ask what a list owes to '{one.platform}'")
     who = live.ask([person])
     left_out = np.array([live.row(one.platform, one.item) for one in asked.without], np.int32)
     more: list[tuple[int, EventName]] = [(live.row(one.platform, one.item), "purchase") for one in asked.history]
     domains = live.domains if asked.target is None else [asked.target]
     for domain in domains:
         live.scorer(domain)
-    heard = {domain: _changed(live.heard(domain, who), left_out, more) for domain in domains}
-    return _Case(live, caller, asked, _changed(who.histories, left_out, more), heard)
+    bound = {domain: live.bound(domain, mine) if mine else () for domain in domains}
+    heard = {domain: _changed(live.heard(domain, who, bound[domain]), left_out, more) for domain in domains}
+    met = live.visible(who.histories, mine) if mine else who.histories
+    return _Case(live, caller, asked, _changed(met, left_out, more), heard)
 
 
 def _changed(history: Histories, left_out: Indices, more: Sequence[tuple[int, EventName]]) -> Histories:
