@@ -16,7 +16,7 @@ from isthmus.errors import NotFoundError
 from isthmus.service.lists.faithful import faithfulness
 from isthmus.service.lists.items import Filters
 from isthmus.service.lists.lister import Listed, Lister
-from isthmus.service.lists.live import Live, Top, scores_of
+from isthmus.service.lists.live import Live, Top, bound, scores_of
 from isthmus.service.lists.scoring import Ask, alike
 from isthmus.service.lock.gate import Caller
 from isthmus.service.monitor import Monitor
@@ -67,7 +67,7 @@ def _asks(live: Live, caller: Caller, asked: RecommendIn, settings: ServiceSetti
         filters = Filters(*(tuple(getattr(asked.filters, name)) for name in ("platforms", "categories", "langs")))
     met = tuple((one.platform, one.item, one.event) for one in asked.context)
     left_out = frozenset((one.platform, one.item) for one in asked.exclude)
-    shown = {domain: live.bound(domain, caller.platforms) if caller.platforms else () for domain in domains}
+    shown = {domain: bound(live, domain, caller.platforms) if caller.platforms else () for domain in domains}
     return [
         Ask(
             (account.platform, account.user),
@@ -235,7 +235,7 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
     domain = live.shelf.table["domain"][row]
     if domain not in live.scorers:
         raise NotFoundError(f"the model lists nothing of domain '{domain}'", fix=f"domains: {', '.join(live.domains)}")
-    shown = live.bound(domain, caller.platforms) if caller.platforms else ()
+    shown = bound(live, domain, caller.platforms) if caller.platforms else ()
     ask = Ask((asked.platform, asked.user), domain, shown=shown)
     nobody = live.state.batch([None])
 

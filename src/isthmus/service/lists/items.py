@@ -15,6 +15,7 @@ import polars as pl
 
 from isthmus.data.tables import SCHEMAS
 from isthmus.room import appended
+from isthmus.service.log.records import ITEM, REMOVE, Entry
 from isthmus.types import Bools, Indices, Ints
 
 Account = tuple[str, str]
@@ -217,3 +218,18 @@ def items_frame(bodies: Sequence[tuple[Account, str]]) -> pl.DataFrame:
     columns = {name: [row.get(name) for row in rows] for name in schema}
     frame = pl.DataFrame(columns, schema=plain)
     return frame.with_columns(pl.col(name).cast(schema[name]) for name in times)
+
+
+def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:
+    """Keep account of the items that came and went."""
+    name = (entry.platform, entry.item)
+    if entry.kind == ITEM:
+        added[name] = entry.body
+        removed.discard(name)
+    elif entry.kind == REMOVE:
+        removed.add(name)
+
+
+def domain_of(body: str) -> str:
+    """Return the domain of an item written as JSON."""
+    return str(json.loads(body)["domain"])

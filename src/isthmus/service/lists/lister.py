@@ -235,7 +235,7 @@ class Lister:
             It is not there in time, see :meth:`~isthmus.service.lists.beside.Beside.result`.
         """
         live = self._live()
-        history = live.heard(ask.domain, ask.asked(live), ask.shown).last(WIDE)
+        history = live.heard(ask.domain, ask.asked(live)).last(WIDE)
         with step("score without each", {"isthmus.events": int(history.items.size)}):
             work = lambda: tell(history, without_each(live, ask.domain, history, rows))  # noqa: E731
             return await self.beside.result(work, until)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +17,14 @@ from isthmus.model.base import Places
 from isthmus.model.blend import Blend
 from isthmus.model.fresh import Exploration
 from isthmus.recommender import Recommender
-from isthmus.recommender.consents import allowed_for
 from isthmus.recommender.items import lengthened
 from isthmus.recommender.serving import Scorer
 from isthmus.recommender.shortlist import Shortlist, Sieve, Wanted
-from isthmus.service.lists.items import Account, Shelf, items_frame
+from isthmus.service.lists.items import Account, Shelf, domain_of, items_frame, note
 from isthmus.service.lists.state import State
 from isthmus.service.lists.tries import Tries
 from isthmus.service.lock.consents import Consents, Uses
-from isthmus.service.log.records import ITEM, REMOVE, Entry, Record
+from isthmus.service.log.records import Record
 from isthmus.types import Bools, Floats, Indices, Ints
 
 #: Items of the list of somebody unknown that are kept at hand.
@@ -71,10 +69,13 @@ class Asked:
         Their numbers; -1 for somebody never seen.
     histories : Histories
         What they did.
+    shown : sequence of str
+        Platforms the lists are shown on, see :func:`bound`; none in particular by default.
     """
 
     persons: Ints
     histories: Histories
+    shown: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -261,38 +262,19 @@ class Live:
         numbers = np.array([-1 if person is None else person for person in persons], np.int64)
         return Asked(numbers, self.state.batch(persons))
 
-    def sides(self, domain: str) -> Ints:
+    def _sides_of(self, domain: str) -> Ints:
         """Return the platforms of the items of a domain, as numbers."""
         if domain not in self._sides:
             self._sides[domain] = np.unique(self._platform[self.scorer(domain).items])
         return self._sides[domain]
 
-    def bound(self, domain: str, platforms: Sequence[str]) -> tuple[str, ...]:
-        """Return the ``platforms`` a list is shown on, all that its asker has, if it has items of others; else none."""
-        names = self._places.platforms
-        return tuple(platforms) if any(names[side] not in platforms for side in self.sides(domain)) else ()
-
-    def heard(self, domain: str, asked: Asked, shown: Sequence[str] = ()) -> Histories:
+    def heard(self, domain: str, asked: Asked) -> Histories:
         """Return the events that may be used for lists of ``domain``, as :class:`Uses` says.
 
         A list that spans platforms uses only what is allowed for all of them, and one of other platforms than those it
         is ``shown`` on only what is allowed there too.
         """
-        denied = self.uses.denied(asked.persons)
-        if denied is None:
-            return asked.histories
-        codes, names = self.sides(domain), self._places.platforms
-        if shown and not any(names[code] in shown for code in codes):
-            known = [code for code, name in enumerate(names) if name in shown]
-            if len(known) < len(shown) and self.state.consents.required:  # nobody can have allowed it there
-                return asked.histories.keep(np.zeros(asked.histories.items.size, dtype=bool))
-            codes = np.union1d(codes, np.array(known, np.int64))
-        return asked.histories.keep(allowed_for(asked.histories, denied, self._platform, codes))
-
-    def visible(self, histories: Histories, platforms: Sequence[str]) -> Histories:
-        """Return what happened on some platforms."""
-        codes = [code for code, name in enumerate(self._places.platforms) if name in platforms]
-        return histories.keep(np.isin(self._platform[histories.items], codes))
+        return self.uses.used(asked.persons, asked.histories, self._platform, self._sides_of(domain), asked.shown)
 
     @cached_property
     def _platform(self) -> Ints:
@@ -312,17 +294,16 @@ class Live:
         *,
         sieve: Sieve | None,
         exclude_seen: bool = True,
-        shown: Sequence[str] = (),
         explore: Exploration | None = None,
     ) -> list[Top]:
         """Return the best ``k`` items of ``domain`` for each person; ``sieve`` says which items may be listed.
 
-        Whoever gets a list ``shown`` on some platforms is not told what was seen on others: only those are left out.
+        Whoever gets a list that is shown on some platforms is not told what was seen on others: it is not left out.
         """
         lift = None if explore is None else partial(self.tries(domain).lifted, explore)
-        seen = self.visible(asked.histories, shown) if shown else asked.histories
+        seen = visible(self, asked.histories, asked.shown) if asked.shown else asked.histories
         wanted = Wanted(k, seen if exclude_seen else None, sieve, lift)
-        return ranked(self, domain, self.heard(domain, asked, shown), wanted)
+        return ranked(self, domain, self.heard(domain, asked), wanted)
 
     def popular(self, domain: str) -> Top:
         """Return the list of somebody unknown, whether its items may be listed now or not; made once.
@@ -342,6 +323,18 @@ class Live:
             finite = np.isfinite(top.scores).all() and not np.isnan(self.scorers[domain].score(some)).any()
             if not finite or not top.rows.size:
                 raise ArtefactError(f"ranks nothing in '{domain}'", where=self.version.name, fix="fit it again")
+
+
+def bound(live: Live, domain: str, platforms: Sequence[str]) -> tuple[str, ...]:
+    """Return where a list is shown: on the ``platforms`` its asker has, if it has items of others; else ``()``."""
+    names = live._places.platforms
+    return tuple(platforms) if any(names[side] not in platforms for side in live._sides_of(domain)) else ()
+
+
+def visible(live: Live, histories: Histories, platforms: Sequence[str]) -> Histories:
+    """Return what happened on some platforms."""
+    codes = [code for code, name in enumerate(live._places.platforms) if name in platforms]
+    return histories.keep(np.isin(live._platform[histories.items], codes))
 
 
 def ranked(live: Live, domain: str, heard: Histories, wanted: Wanted, blend: Blend | None = None) -> list[Top]:
@@ -400,21 +393,6 @@ def _shortlists(live: Live, large: int | None, before: Mapping[str, Shortlist]) 
         else:
             scorer.make_ready()
     return made
-
-
-def note(entry: Entry, added: dict[Account, str], removed: set[Account]) -> None:
-    """Keep account of the items that came and went."""
-    name = (entry.platform, entry.item)
-    if entry.kind == ITEM:
-        added[name] = entry.body
-        removed.discard(name)
-    elif entry.kind == REMOVE:
-        removed.add(name)
-
-
-def domain_of(body: str) -> str:
-    """Return the domain of an item written as JSON."""
-    return str(json.loads(body)["domain"])
 
 
 def clock() -> int:

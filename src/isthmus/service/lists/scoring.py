@@ -49,7 +49,7 @@ class Ask:
     context : tuple of (str, str, str)
         What the person met besides the history, the newest last: platform, item, event word.
     shown : tuple of str
-        Platforms it is shown on, where it has items of others; see :meth:`~isthmus.service.lists.live.Live.bound`.
+        Platforms it is shown on, where it has items of others; see :meth:`~isthmus.service.lists.live.bound`.
     """
 
     account: Account
@@ -89,7 +89,8 @@ class Ask:
     def asked(self, live: Live) -> Asked:
         """Return the person, and what that person did with the context at its end."""
         asked = live.ask([self.person(live)])
-        return Asked(asked.persons, longer(asked.histories, self.met(live))) if self.context else asked
+        history = longer(asked.histories, self.met(live)) if self.context else asked.histories
+        return Asked(asked.persons, history, self.shown)
 
     def met(self, live: Live) -> list[tuple[int, EventName]]:
         """Return the rows of the context's items with their event words, those that are known and count."""
@@ -149,7 +150,7 @@ def one(live: Live, ask: Ask, asked: Asked) -> Top:
         return allowed
 
     how = ask.exploration(ask.k)
-    return live.rank(ask.domain, asked, ask.k, sieve=sieve, exclude_seen=ask.exclude_seen, shown=ask.shown, explore=how)[0]
+    return live.rank(ask.domain, asked, ask.k, sieve=sieve, exclude_seen=ask.exclude_seen, explore=how)[0]
 
 
 def unmet(live: Live, ask: Ask, top: Top) -> Top:

@@ -9,7 +9,8 @@ from typing import Final, Self
 
 import numpy as np
 
-from isthmus.recommender.consents import ANY, Cube, stated
+from isthmus.data.sequences import Histories
+from isthmus.recommender.consents import ANY, Cube, allowed_for, stated
 from isthmus.recommender.people import People
 from isthmus.service.log.records import CONSENT, Entry
 from isthmus.types import Ints
@@ -144,6 +145,23 @@ class Uses:
             return None
         found: Cube = np.stack([self.of(one) if one >= 0 else self._free for one in persons.tolist()])
         return found if found.any() else None
+
+    def used(
+        self, persons: Ints, histories: Histories, platform: Ints, ends: Ints, shown: Sequence[str] = ()
+    ) -> Histories:
+        """Return the events (B histories) that may be used for lists of items of the platforms ``ends``, numbers.
+
+        ``platform`` (N,) has that of each item; what is ``shown`` on other platforms uses what is allowed there too.
+        """
+        denied = self.denied(persons)
+        if denied is None:
+            return histories
+        if shown and not any(self.platforms[end] in shown for end in ends):
+            known = [code for code, name in enumerate(self.platforms) if name in shown]
+            if len(known) < len(shown) and self._said.required:  # nobody can have allowed a use there
+                return histories.keep(np.zeros(histories.items.size, dtype=bool))
+            ends = np.union1d(ends, np.array(known, np.int64))
+        return histories.keep(allowed_for(histories, denied, platform, ends))
 
     def of(self, person: int) -> Cube:
         """Return which use one person denies, (Q, Q)."""

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,13 +18,12 @@ from isthmus.errors import IsthmusError
 from isthmus.recommender.shortlist import Wanted
 from isthmus.service.changes import when
 from isthmus.service.lists.answers import DIGITS, as_known, require_platforms
-from isthmus.service.lists.live import Live, LiveRules, Top, Version, ranked
+from isthmus.service.lists.live import Live, LiveRules, Top, Version, bound, ranked, visible
 from isthmus.service.lists.scoring import listable, longer
 from isthmus.service.lock.gate import Caller
-from isthmus.service.problems import RequestError
 from isthmus.service.log.records import EVENT, Record
 from isthmus.service.looking.forms import SHOWN, CompareIn
-from isthmus.service.problems import BusyError
+from isthmus.service.problems import BusyError, RequestError
 from isthmus.service.tenant import Tenant
 from isthmus.types import EVENTS, EventName, Indices, Ints
 
@@ -173,9 +172,11 @@ def _case(live: Live, caller: Caller, asked: CompareIn, person: int | None) -> _
     domains = live.domains if asked.target is None else [asked.target]
     for domain in domains:
         live.scorer(domain)
-    bound = {domain: live.bound(domain, mine) if mine else () for domain in domains}
-    heard = {domain: _changed(live.heard(domain, who, bound[domain]), left_out, more) for domain in domains}
-    met = live.visible(who.histories, mine) if mine else who.histories
+    shown = {domain: bound(live, domain, mine) if mine else () for domain in domains}
+    heard = {
+        domain: _changed(live.heard(domain, replace(who, shown=shown[domain])), left_out, more) for domain in domains
+    }
+    met = visible(live, who.histories, mine) if mine else who.histories
     return _Case(live, caller, asked, _changed(met, left_out, more), heard)
 
 

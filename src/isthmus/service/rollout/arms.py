@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import CollectorRegistry
 
 from isthmus.log import logger
-from isthmus.service.lists.items import Account
+from isthmus.service.lists.items import Account, domain_of
 from isthmus.service.lists.lister import Listed, Lister
-from isthmus.service.lists.live import Live, domain_of
+from isthmus.service.lists.live import Live
 from isthmus.service.lists.scoring import Ask
 from isthmus.service.log.records import Receipt
 from isthmus.service.rollout.arm import Arm, Canary
