@@ -9,16 +9,19 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.small_service import account, item, served
+from tests.small_service import account, event, item, served
 
 from isthmus.service.core import Service
 from isthmus.service.lists import answers
 from isthmus.service.lists import lister as lists
 from isthmus.service.lists.beside import PATIENCE
+from isthmus.service.lock.key import SCOPES
+from isthmus.service.lock.vault import Vault
 from isthmus.service.looking import compare
 
 Client = httpx.AsyncClient
 SLOW = 0.1
+BOUND: dict[str, list[str]] = {"every": [], "north": ["north"]}
 #: Seconds that a busy machine may take besides.
 SLACK = 1.0
 
@@ -59,7 +62,8 @@ async def most_waiting(service: Service, asked: asyncio.Future[object]) -> int:
 
 def test_without_time_for_reasons_lists_come_without_and_say_so(tmp_path: Path, seconds: list[float]) -> None:
     deadline = 0.3
-    ask = {"persons": [account()], "target": "source", "k": 3}
+    # reasons of a list that leaves out something else are kept for nobody
+    ask = {"persons": [account()], "target": "source", "k": 3, "exclude": [{"platform": "north", "item": "none"}]}
 
     async def test(client: Client, service: Service) -> None:
         first = (await client.post("/v1/recommend", json={**ask, "reasons": 1})).json()
@@ -125,3 +129,44 @@ def test_what_has_no_simpler_form_is_refused_in_time(tmp_path: Path, seconds: li
         assert (await client.post(path, json=PATHS[path])).status_code == 200
 
     served(tmp_path, test, deadline=deadline, waiting=5)
+
+
+def test_reasons_are_made_once_for_a_list_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    scored = lists.without_each
+
+    def counted(*some: object) -> object:
+        made.append(1)
+        return scored(*some)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lists, "without_each", counted)
+    who, vault = account(), Vault(tmp_path)
+    keys = {name: vault.create(tenant="default", scopes=SCOPES, platforms=some)[1] for name, some in BOUND.items()}
+    vault.close()
+
+    async def test(client: Client, service: Service) -> None:
+        async def told(key: str = "every", **more: object) -> dict[str, object]:
+            body = {"persons": [who], "target": "source", "k": 5, "reasons": 2, **more}
+            headers = {"authorization": f"Bearer {keys[key]}"}
+            answer = await client.post("/v1/recommend", json=body, headers=headers)
+            found: dict[str, object] = answer.json()["lists"][0]
+            return found
+
+        first = await told()
+        assert (await told(), len(made)) == (first, 1)
+        for more in ({"reasons": 1}, {"k": 4}, {"key": "north"}):
+            before = len(made)
+            assert await told(**more) == await told(**more)  # type: ignore[arg-type]
+            assert len(made) == before + 1, more
+        before = len(made)
+        headers = {"authorization": f"Bearer {keys['every']}"}
+        await client.post("/v1/events", json={"events": [event(9, who)]}, headers=headers)
+        named = {why["item"] for one in (await told())["items"] for why in one["reasons"]}  # type: ignore[attr-defined]
+        assert item(9)["item"] in named
+        assert len(made) == before + 1, "another history gives other reasons"
+        lister = service.tenant().lister
+        assert len(lister.told) == 4
+        await client.delete(f"/v1/persons/{who['platform']}:{who['user']}", headers=headers)
+        assert not len(lister.told), "nothing is kept of the erased"
+
+    served(tmp_path, test)

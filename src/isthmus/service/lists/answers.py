@@ -134,9 +134,7 @@ def _head(live: Live, answered: Sequence[Listed]) -> Live:
     return next(iter(models.values())) if len(models) == 1 else live
 
 
-def _list(
-    ask: Ask, listed: Listed, scores: bool, reasons: list[list[dict[str, object]]] | None, *, other: bool
-) -> bytes:
+def _list(ask: Ask, listed: Listed, scores: bool, reasons: Sequence[bytes] | None, *, other: bool) -> bytes:
     top = listed.top
     who = {"platform": ask.account[0], "user": ask.account[1], "domain": ask.domain, "layer": listed.layer}
     if other:
@@ -148,7 +146,7 @@ def _list(
     if scores:
         items = [b'%s,"score":%s}' % (said[:-1], _number(one)) for said, one in zip(items, top.scores, strict=True)]
     if reasons is not None:
-        items = [b'%s,"reasons":%s}' % (said[:-1], orjson.dumps(why)) for said, why in zip(items, reasons, strict=True)]
+        items = [b'%s,"reasons":%s}' % (said[:-1], why) for said, why in zip(items, reasons, strict=True)]
     return b'%s,"items":[%s]}' % (head, b",".join(items))
 
 
@@ -158,20 +156,25 @@ def _number(score: float) -> bytes:
 
 async def _reasons(
     tenant: Tenant, caller: Caller, ask: Ask, top: Top, most: int, until: float
-) -> list[list[dict[str, object]]] | None:
-    """Return what speaks for each item of a list; None where that cannot be said in time."""
+) -> Sequence[bytes] | None:
+    """Return what speaks for each item of a list, as JSON; None where that cannot be said in time."""
     if not top.rows.size:
         return []
     live, lister = made_by(tenant.rollout, top.live, (tenant.live, tenant.lister))
     if live.version != top.live.version:
         return None
+    asked = ask.person(live), ask.domain, most, ask.k, caller.platforms
+    found = lister.told.find(asked, top)
+    if found is not None:
+        return found
 
-    def tell(history: Histories, scores: Floats) -> list[list[dict[str, object]]]:
+    def tell(history: Histories, scores: Floats) -> list[bytes]:
         gains, items = scores[0] - scores[1:], history.items.tolist()
-        return [evidence(live, caller, items, gains[:, place], most) for place in range(top.rows.size)]
+        told = (evidence(live, caller, items, gains[:, place], most) for place in range(top.rows.size))
+        return [orjson.dumps(why) for why in told]
 
     try:
-        return await lister.contributions(ask, top.rows.tolist(), tell, until)
+        made = await lister.contributions(ask, top.rows.tolist(), tell, until)
     except BusyError:
         return None
     except Exception:
@@ -179,6 +182,8 @@ async def _reasons(
             raise
         tenant.rollout.failed()
         return None
+    lister.told.keep(asked, top, made)
+    return made
 
 
 def evidence(live: Live, caller: Caller, items: Sequence[int], gains: np.ndarray, most: int) -> list[dict[str, object]]:

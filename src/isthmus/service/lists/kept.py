@@ -1,15 +1,20 @@
-"""A list kept ready, and what it depends on."""
+"""What is kept ready: lists with what they depend on, and reasons for them."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import ref
 
 from isthmus.service.lists.live import Live, Top
 from isthmus.service.lists.scoring import Ask
 
 #: Lengths of one list that are kept ready to be sent; every other one is cut again when it is asked for.
 LENGTHS: Final = 3
+#: Lists whose reasons are kept.
+TOLD: Final = 5000
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,42 @@ class Kept:
             if len(self.cuts) < LENGTHS:
                 self.cuts[ask.k] = found
         return found
+
+
+class Told:
+    """Reasons as JSON, one for each item of a list; they hold as long as that very list is kept.
+
+    A key is the number of a person, then what else they depend on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> told, top = Told(), Top(np.zeros(1, np.int32), np.zeros(1, np.float32), None)
+    >>> told.keep((3, 20), top, [b"[]"])
+    >>> told.find((3, 20), top), told.find((3, 20), top.keep(slice(1)))
+    ([b'[]'], None)
+    """
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[object, ...], tuple[ref[Top], Sequence[bytes]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many lists something is told of."""
+        return len(self._held)
+
+    def find(self, asked: tuple[object, ...], top: Top) -> Sequence[bytes] | None:
+        """Return what was told of ``top``, None if nothing is kept."""
+        found = self._held.get(asked)
+        return found[1] if found is not None and found[0]() is top else None
+
+    def keep(self, asked: tuple[object, ...], top: Top, reasons: Sequence[bytes]) -> None:
+        """Keep what is told of ``top``; what was kept first goes first."""
+        self._held[asked] = ref(top), reasons
+        self._held.move_to_end(asked)
+        if len(self._held) > TOLD:
+            self._held.popitem(last=False)
+
+    def forget(self, persons: Container[object]) -> None:
+        """Drop what was told of some persons."""
+        for asked in [asked for asked in self._held if asked[0] in persons]:
+            del self._held[asked]

@@ -17,7 +17,7 @@ from isthmus.log import logger
 from isthmus.service.lists.beside import Beside
 from isthmus.service.lists.exposure import Exposure
 from isthmus.service.lists.items import Account
-from isthmus.service.lists.kept import Kept
+from isthmus.service.lists.kept import Kept, Told
 from isthmus.service.lists.live import Live, Top, clock
 from isthmus.service.lists.loading import free
 from isthmus.service.lists.pace import NO_LIMIT, PROMISE, Pace
@@ -72,6 +72,7 @@ class Lister:
     def __init__(self, live: Callable[[], Live], settings: ServiceSettings) -> None:
         self._live, self._settings = live, settings
         self.exposure = Exposure()
+        self.told = Told()
         #: Whether the lists of a person are worth being made ready.
         self.wants: Callable[[int], bool] = lambda _: True
         self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()
@@ -292,8 +293,9 @@ class Lister:
             with self._pace.of(len(jobs)):
                 if plain:
                     tops = await self._wide(jobs[0].ask.domain, persons)
-                    for job, top in zip(plain, tops, strict=True):
-                        job.answer(job.ask.cut(top))
+                    for job, person, top in zip(plain, persons, tops, strict=True):
+                        kept = self._kept.get((person, job.ask.domain))
+                        job.answer(kept.cut(job.ask) if kept is not None and kept.top is top else job.ask.cut(top))
                 for job in jobs:
                     if not job.ask.plain and not job.done.done():
                         live = self._live()
@@ -361,6 +363,8 @@ class Lister:
 
     def forget(self, persons: Iterable[int]) -> None:
         """Drop what is kept of some persons."""
+        persons = set(persons)
+        self.told.forget(persons)
         for person in persons:
             self._cold.pop(person, None)
             for domain in self._live().domains:
