@@ -376,3 +376,20 @@ def test_what_was_seen_elsewhere_cannot_be_found_out(tmp_path: Path, consent: st
         assert cheaper == popular, "the list kept for others leaves out what was seen there"
 
     served(tmp_path, test, consent=consent)
+
+
+def test_what_somebody_new_met_just_now_needs_a_consent_too(tmp_path: Path) -> None:
+    async def test(client: httpx.AsyncClient, service: Service) -> None:
+        new, met = {"platform": "south", "user": "new"}, [{**item(3), "event": "purchase"}]
+
+        async def listed(domain: str, **more: object) -> list[str]:
+            body = {"persons": [new], "target": domain, "k": 30, **more}
+            answer = (await client.post("/v1/recommend", json=body)).json()["lists"][0]
+            return [one["item"] for one in answer["items"]]
+
+        assert await listed("target", context=met) == await listed("target"), "it was met on another platform"
+        assert await listed("source", context=met) != await listed("source")
+        assert (await client.put(path(new), json=said("north", "south", True))).status_code == 200
+        assert await listed("target", context=met) != await listed("target")
+
+    served(tmp_path, test)

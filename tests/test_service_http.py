@@ -119,7 +119,7 @@ def test_what_was_met_just_now_counts_as_events_do_and_is_not_kept(tmp_path: Pat
         before = await listed(client, sent, "target", k=30)
         assert await listed(client, sent, "target", k=30, context=[item(11), item(12)]) == before, "it was forbidden"
 
-    served(tmp_path, test)
+    served(tmp_path, test, consent="assumed")
 
 
 def test_reasons_name_the_history_and_what_it_gives(tmp_path: Path) -> None:

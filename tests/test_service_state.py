@@ -143,7 +143,7 @@ def test_lists_equal_those_of_the_library(tmp_path: Path) -> None:
             assert [place["item"] for place in one["items"]] == expected["item"].to_list()
             assert one["layer"] == "model"
 
-    served(tmp_path, test)
+    served(tmp_path, test, consent="assumed")  # as in the library
 
 
 @pytest.mark.parametrize("new", [False, True])

@@ -124,7 +124,6 @@ class Uses:
         self.platforms, self._said = list(platforms), said
         size = len(self.platforms)
         self._default: Cube = ~np.eye(size, dtype=bool) if said.required else np.zeros((size, size), dtype=bool)
-        self._free: Cube = np.zeros((size, size), dtype=bool)
         self._model: dict[int, list[tuple[str, str, bool]]] = {}
         if people.consents.height:
             rows = stated(people.consents, people.accounts)
@@ -139,11 +138,11 @@ class Uses:
     def denied(self, persons: Ints) -> Cube | None:
         """Return which use each of ``persons`` denies, (B, Q, Q); None if nobody denies any.
 
-        A negative number is somebody never seen, whose history is empty or was given with the request.
+        A negative number is somebody never seen, who said nothing.
         """
         if not (self._said.required or self._model or self._said):
             return None
-        found: Cube = np.stack([self.of(one) if one >= 0 else self._free for one in persons.tolist()])
+        found: Cube = np.stack([self.of(one) if one >= 0 else self._default for one in persons.tolist()])
         return found if found.any() else None
 
     def used(
