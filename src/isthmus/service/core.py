@@ -16,6 +16,7 @@ from isthmus.log import logger
 from isthmus.service.lock.gate import Caller, Doors, Guard
 from isthmus.service.lock.guesses import Guesses
 from isthmus.service.lock.limits import Buckets, Quotas
+from isthmus.service.lock.notes import Notes
 from isthmus.service.lock.shared_limits import SharedBuckets
 from isthmus.service.lock.vault import Vault
 from isthmus.service.log.base import Place
@@ -76,6 +77,8 @@ class Service:
         Goes through the audit log now and then.
     tracing : Tracing, optional
         Where traces go.
+    notes : Notes
+        Writes to the audit log what was done already.
     shared : SharedBuckets or None
         Limits of rate that other processes share.
     """
@@ -89,6 +92,7 @@ class Service:
     patrol: Patrol = field(init=False)
     quotas: Quotas = field(init=False)
     guesses: Guesses = field(init=False)
+    notes: Notes = field(init=False)
     shared: SharedBuckets | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -96,6 +100,7 @@ class Service:
         self.monitor = Monitor(self.tenants)
         self.quotas = Quotas(self.vault.lease)
         self.guesses = Guesses(self.vault.find, self.settings.guesses)
+        self.notes = Notes(self.vault)
         self.patrol = Patrol(self.vault, self.settings.patrol)
         if self.settings.limits:
             own = Buckets(self.settings.rate, self.settings.burst)
@@ -159,7 +164,7 @@ class Service:
         figures = Figures(self.monitor.registry)
         for tenant in self.tenants.values():
             tenant.rollout.figures = figures
-            tenant.noted = partial(self.note, tenant.name, "service")
+            tenant.noted = partial(self.notes.add, tenant.name, "service")
             await tenant.start()
             logger.info("tenant %s: model %s (%s)", tenant.name, *vars(tenant.live.version).values())
         self.patrol.start()
@@ -171,6 +176,7 @@ class Service:
         if self.shared is not None:
             await self.shared.close()
         await asyncio.gather(*(tenant.stop() for tenant in self.tenants.values()))
+        await self.notes.stop()
         self.vault.close()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
@@ -201,6 +207,29 @@ class Service:
     async def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log."""
         await asyncio.to_thread(self.vault.note, tenant, actor, action, said)
+
+    @asynccontextmanager
+    async def noting(
+        self, tenant: str, actor: str, action: str, said: Mapping[str, object]
+    ) -> AsyncIterator[dict[str, object]]:
+        """Change something between two entries of the audit log: that it is begun, and what became of it.
+
+        Without the first nothing is done. The second says what was put into the mapping, and comes later where it
+        cannot be written now: what was done is answered.
+
+        Raises
+        ------
+        BusyError, StorageError
+            Nothing can be noted, and nothing was done.
+        """
+        await self.note(tenant, actor, f"{action}: begun", {**said})
+        done: dict[str, object] = {}
+        try:
+            yield done
+        except BaseException as error:
+            await self.notes.add(tenant, actor, f"{action}: failed", {**said, "error": type(error).__name__})
+            raise
+        await self.notes.add(tenant, actor, action, {**said, **done})
 
 
 def _folder(places: Places, given: Path) -> Path:

@@ -69,7 +69,11 @@ function audit(said) {
   const state = el("p", { class: `finding ${said.intact ? "win" : "loss"}` }, said.intact ? t("audit.intact", { n: count(said.entries) }) : [t("audit.broken"), " ", data(said.problem)]);
   if (!said.newest.length) return [state, said.intact && nothing(t("audit.none"))];
   const heads = [{ label: "#" }, { label: t("time") }, { label: t("audit.actor") }, { label: t("audit.action") }, { label: t("audit.said") }, { label: t("audit.hash") }];
-  const rows = said.newest.map((one) => [count(one.number), when(one.ts), data(one.actor), knows(`did.${one.action}`) ? t(`did.${one.action}`) : data(one.action), facts(one.said), el("code", {}, one.hash)]);
+  const did = (action) => {
+    const [word, step] = action.split(": ");
+    return knows(`did.${word}`) && (!step || knows(`audit.${step}`)) ? [t(`did.${word}`), step ? `: ${t(`audit.${step}`)}` : ""] : data(action);
+  };
+  const rows = said.newest.map((one) => [count(one.number), when(one.ts), data(one.actor), did(one.action), facts(one.said), el("code", {}, one.hash)]);
   return [state, table(t("audit.title"), heads, rows)];
 }
 

@@ -8,8 +8,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +20,7 @@ import apsw
 from isthmus.errors import InputError, NotFoundError, StorageError, nearest
 from isthmus.service.lock.key import EVERY, SCOPES, Key
 from isthmus.service.log.sqlite import connect
+from isthmus.service.problems import BusyError
 
 if TYPE_CHECKING:
     from isthmus.service.lock.tokens import Tokens
@@ -50,11 +53,34 @@ _NOTE: Final = "INSERT INTO audit (ts, tenant, actor, action, said, before, hash
 _NOTES: Final = """
 SELECT number, ts, tenant, actor, action, said, before, hash FROM audit WHERE number > ? ORDER BY number LIMIT ?
 """
+_NEWEST: Final = """
+SELECT number, ts, tenant, actor, action, said, before, hash FROM audit WHERE tenant = ? AND number < ?
+ORDER BY number DESC LIMIT ?
+"""
 #: Entries of the audit log read at a time.
 PAGE: Final = 1000
 #: Pages of the audit log's file in memory, KiB (negative as SQLite has it): it is written at its end.
 _CACHE: Final = -256
 _START: Final = "0" * 64
+
+
+@dataclass(frozen=True)
+class Walked:
+    """How far the chain of the audit log was gone through.
+
+    Parameters
+    ----------
+    place : int
+        Number of the last entry.
+    digest : str
+        Its hash.
+    tenants : mapping of str to int
+        Entries of each tenant.
+    """
+
+    place: int = 0
+    digest: str = _START
+    tenants: Mapping[str, int] = field(default_factory=dict)
 
 
 class Vault:
@@ -81,6 +107,7 @@ class Vault:
         self._seen, self._looked = -1, 0.0
         self._refresh()
         self.tokens: Tokens | None = None
+        self._walked = Walked()
 
     def create(
         self,
@@ -115,9 +142,10 @@ class Vault:
         prefix, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_hex(16)
         key = Key(prefix, tenant, tuple(scopes), tuple(platforms), label, now, expires, None, *quota)
         row = (prefix, salt, _hash(salt, secret), tenant, json.dumps(key.scopes), json.dumps(key.platforms), label)
-        self._db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,NULL,?,?)", (*row, now, expires, *quota))
+        with self._alone():
+            self._book.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,NULL,?,?)", (*row, now, expires, *quota))
+            self._add(tenant, "command line", "key created", {"prefix": prefix, "scopes": list(scopes)})
         self._refresh()
-        self.note(tenant, "command line", "key created", {"prefix": prefix, "scopes": list(scopes)})
         return key, f"isk_{prefix}_{secret}"
 
     def trust(self, settings: TokenSettings) -> None:
@@ -145,8 +173,10 @@ class Vault:
         if found is None:
             raise NotFoundError(f"no key '{prefix}'", fix="isthmus keys list")
         if found.revoked is None:
-            self._db.execute("UPDATE keys SET revoked = ? WHERE prefix = ?", (int(time.time()), prefix))
-            self.note(found.tenant, "command line", "key revoked", {"prefix": prefix})
+            with self._alone():
+                self._book.execute("UPDATE keys SET revoked = ? WHERE prefix = ?", (int(time.time()), prefix))
+                self._add(found.tenant, "command line", "key revoked", {"prefix": prefix})
+            self._refresh()
 
     def find(self, token: str) -> Key | None:
         """Return the key of a text, None if it opens nothing; an unknown one takes as long as a wrong one."""
@@ -187,11 +217,14 @@ class Vault:
 
     def note(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
         """Add to the audit log; say nothing in it that names a person."""
-        row = (int(time.time()), tenant, actor, action, json.dumps(said, sort_keys=True))
         with self._alone():
-            last = self._book.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
-            before = str(last[0][0]) if last else _START
-            self._book.execute(_NOTE, (*row, before, _link(before, *row)))
+            self._add(tenant, actor, action, said)
+
+    def _add(self, tenant: str, actor: str, action: str, said: dict[str, object]) -> None:
+        row = (int(time.time()), tenant, actor, action, json.dumps(said, sort_keys=True))
+        last = self._book.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchall()
+        before = str(last[0][0]) if last else _START
+        self._book.execute(_NOTE, (*row, before, _link(before, *row)))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -201,10 +234,12 @@ class Vault:
         ------
         StorageError
             The disk is full: nothing was written.
+        BusyError
+            Another process writes there for long: nothing was written.
         """
         with self._booking:
-            self._book.execute("BEGIN IMMEDIATE")
             try:
+                self._book.execute("BEGIN IMMEDIATE")
                 yield
                 self._book.execute("COMMIT")
             except apsw.FullError as error:
@@ -212,6 +247,9 @@ class Vault:
                 raise StorageError(
                     "the disk is full: nothing can be noted", where=FILE, fix="free some space; ask again"
                 ) from error
+            except (apsw.BusyError, apsw.LockedError) as error:
+                self._give_up()
+                raise BusyError("the audit log is in use") from error
             except BaseException:
                 self._give_up()
                 raise
@@ -228,17 +266,56 @@ class Vault:
         InputError
             An entry was changed or is missing.
         """
-        return list(self.entries())
+        return [{name: one[name] for name in one if name != "digest"} for one in self.entries()]
 
-    def entries(self) -> Iterator[dict[str, object]]:
-        """Yield the audit log, oldest first, a part of it in memory at a time.
+    def verify(self, *, whole: bool) -> Mapping[str, int]:
+        """Return how many entries of the audit log each tenant has, after the chain was gone through.
+
+        Not ``whole``: the entries that came since the last time. An older one that was changed since is not found so.
 
         Raises
         ------
         InputError
             An entry was changed or is missing.
         """
-        before, place = _START, 0
+        start = Walked() if whole else self._walked
+        tenants, place = Counter(start.tenants), start.place
+        digest = start.digest
+        if start.place and [row[-1] for row in self._page(start.place - 1, 1)] != [start.digest]:
+            raise InputError(f"entry {start.place} of the audit log was changed or is missing", where=self.path)
+        for entry in self.entries(start):
+            tenants[str(entry["tenant"])] += 1
+            place, digest = place + 1, str(entry["digest"])
+        self._walked = Walked(place, digest, tenants)
+        return tenants
+
+    def newest(self, tenant: str, before: int | None, most: int) -> list[dict[str, object]]:
+        """Return entries of one tenant, the newest first, from those with a number less than ``before``.
+
+        Raises
+        ------
+        InputError
+            One of them was changed.
+        """
+        with self._booking:
+            rows = self._book.execute(_NEWEST, (tenant, before or 1 << 62, most)).fetchall()
+        found = []
+        for number, ts, whose, actor, action, said, linked, digest in rows:
+            if digest != _link(linked, ts, whose, actor, action, said):
+                raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
+            entry = {"ts": ts, "actor": actor, "action": action, "said": json.loads(str(said))}
+            found.append({"number": number, **entry, "hash": str(digest)[:16]})
+        return found
+
+    def entries(self, start: Walked | None = None) -> Iterator[dict[str, object]]:
+        """Yield the audit log, oldest first, a part of it in memory at a time; what follows ``start`` if given.
+
+        Raises
+        ------
+        InputError
+            An entry was changed or is missing.
+        """
+        before, place = (_START, 0) if start is None else (start.digest, start.place)
         with self._booking:
             last = self._book.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchall()
         while rows := self._page(place):
@@ -248,13 +325,13 @@ class Vault:
                     raise InputError(f"entry {number} of the audit log was changed or follows a gap", where=self.path)
                 before = str(digest)
                 entry = {"ts": ts, "tenant": tenant, "actor": actor, "action": action, "said": json.loads(str(said))}
-                yield {**entry, "hash": before[:16]}
+                yield {**entry, "hash": before[:16], "digest": before}
         if last and int(str(last[0][0])) > place:
             raise InputError("the end of the audit log is missing", where=self.path)
 
-    def _page(self, after: int) -> list[tuple[object, ...]]:
+    def _page(self, after: int, most: int | None = None) -> list[tuple[object, ...]]:
         with self._booking:
-            return self._book.execute(_NOTES, (after, PAGE)).fetchall()
+            return self._book.execute(_NOTES, (after, most or PAGE)).fetchall()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -243,12 +243,16 @@ class Noted(_Form):
 
 
 class AuditOut(_Form):
-    """The newest entries of the audit log, the newest first."""
+    """Entries of the audit log, the newest first."""
 
-    intact: bool = Field(description="Whether no entry was changed or taken out.")
+    intact: bool = Field(description="Whether no entry was changed or taken out, as far as was looked.")
     problem: str | None
+    whole: bool = Field(
+        description="Whether the whole chain was gone through for this answer; else what is shown and what is new was."
+    )
     entries: int
     newest: list[Noted]
+    before: int | None = Field(description="What to ask with for the entries before these; null if these are the last.")
 
 
 class Estimate(_Form):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 import unicodedata
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
@@ -149,20 +148,23 @@ def _hidden(live: Live, row: int, account: Account, now: int) -> Iterator[Hidden
         yield "domain"
 
 
-def audit(service: Service, tenant: Tenant) -> dict[str, object]:
-    """Return the newest entries of one tenant, and whether the whole log is as it was written."""
-    problem, mine = None, 0
-    shown: deque[dict[str, object]] = deque(maxlen=ENTRIES)
-    kept = ("ts", "actor", "action", "said", "hash")
+def audit(service: Service, tenant: Tenant, before: int | None, most: int, *, whole: bool) -> dict[str, object]:
+    """Return a page of the entries of one tenant, and whether the log is as it was written.
+
+    What is shown and what came since the last time is checked here; all of it if ``whole``, and by the patrol.
+    """
     try:
-        for number, one in enumerate(service.vault.entries(), 1):
-            if one["tenant"] == tenant.name:
-                mine += 1
-                shown.appendleft({"number": number, **{name: one[name] for name in kept}})
+        mine = service.vault.verify(whole=whole).get(tenant.name, 0)
+        shown = service.vault.newest(tenant.name, before, most)
+        problem = (
+            None if whole or service.patrol.intact else "an entry was changed or is missing; ?verify=true says which"
+        )
     except InputError as error:
-        mine, problem = 0, error.what
-        shown.clear()
-    return {"intact": problem is None, "problem": problem, "entries": mine, "newest": list(shown)}
+        problem = error.what
+    if problem is not None:
+        return {"intact": False, "problem": problem, "whole": whole, "entries": 0, "newest": [], "before": None}
+    older = shown[-1]["number"] if len(shown) == most else None
+    return {"intact": True, "problem": None, "whole": whole, "entries": mine, "newest": shown, "before": older}
 
 
 def report(tenant: Tenant, name: str) -> dict[str, object]:

@@ -56,7 +56,7 @@ def add(app: FastAPI, service: Service) -> None:
         await tenant.write([one.entry(uuid.uuid4().hex) for one in said])
         told: dict[str, object] = {"person": pseudonym(tenant.log.secret, *account)}
         told["said"] = [[*one.pair, one.allowed] for one in said]
-        await service.note(tenant.name, caller.name, "consents recorded", told)
+        await service.notes.add(tenant.name, caller.name, "consents recorded", told)
         return answer(_told(tenant, caller, account))
 
 

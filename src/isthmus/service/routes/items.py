@@ -36,7 +36,7 @@ def add(app: FastAPI, service: Service) -> None:
         given = await read(request, ItemsIn, most=service.settings.body)
         require_platforms(caller, sorted({one.platform for one in given.items}))
         done = await changes.put_items(tenant, given)
-        await service.note(tenant.name, caller.name, "items written", {"items": done["written"]})
+        await service.notes.add(tenant.name, caller.name, "items written", {"items": done["written"]})
         return answer(done)
 
     @app.delete("/v1/items/{item:rest}", response_model=RemovedOut, tags=["items"], responses=said)
@@ -45,5 +45,5 @@ def add(app: FastAPI, service: Service) -> None:
         tenant, caller = caller_of(service, request)
         require_platforms(caller, [item.partition(":")[0]])
         done = await changes.remove_item(tenant, item)
-        await service.note(tenant.name, caller.name, "item removed", {"data_version": done["data_version"]})
+        await service.notes.add(tenant.name, caller.name, "item removed", {"data_version": done["data_version"]})
         return answer(done)

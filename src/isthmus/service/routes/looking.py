@@ -29,6 +29,10 @@ from isthmus.service.routes.models import ModelPath
 
 Words = Annotated[str, Query(description="Part of a title or id.", min_length=1, max_length=200, examples=["sea"])]
 
+Before = Annotated[int | None, Query(description="Entries with smaller numbers only.", ge=1, lt=1 << 62)]
+Limit = Annotated[int, Query(description="Entries at most.", ge=1, le=looking.ENTRIES)]
+Verify = Annotated[bool, Query(description="Go through the whole chain: the longer the log, the longer it takes.")]
+
 #: Bodies the group reads.
 BODIES: Final[Bodies] = (CompareIn,)
 
@@ -76,11 +80,13 @@ def _of_service(app: FastAPI, service: Service) -> None:
         tenant, _ = caller_of(service, request)
         return answer(looking.overview(service, tenant))
 
-    @app.get("/v1/audit", response_model=AuditOut, tags=["console"], responses=says(404))
-    async def audit(request: Request) -> Response:
-        """Return the newest entries of the audit log, after its chain was checked."""
+    @app.get("/v1/audit", response_model=AuditOut, tags=["console"], responses=says(404, 422))
+    async def audit(
+        request: Request, before: Before = None, limit: Limit = looking.ENTRIES, verify: Verify = False
+    ) -> Response:
+        """Return the newest entries of the audit log, checked; with `verify` after its whole chain was."""
         tenant, _ = caller_of(service, request)
-        return answer(await asyncio.to_thread(looking.audit, service, tenant))
+        return answer(await asyncio.to_thread(looking.audit, service, tenant, before, limit, whole=verify))
 
 
 def _of_items(app: FastAPI, service: Service) -> None:

@@ -31,14 +31,18 @@ def add(app: FastAPI, service: Service) -> None:
     async def models_rollback(request: Request) -> Response:
         """Let the model before answer again."""
         tenant, caller = caller_of(service, request)
-        done = await changes.rollback(tenant)
-        await service.note(tenant.name, caller.name, "model rolled back", done)
+        async with service.noting(tenant.name, caller.name, "model rolled back", {"request": caller.request}) as noted:
+            done = await changes.rollback(tenant)
+            noted.update(done)
         return answer(done)
 
     @app.post("/v1/models/{name}/activate", response_model=ActivatedOut, tags=["models"], responses=says(404, 422, 507))
     async def models_activate(name: ModelPath, request: Request) -> Response:
         """Load a model beside the one that answers, check it, and let it answer; no request fails meanwhile."""
         tenant, caller = caller_of(service, request)
-        done = await changes.activate(tenant, name)
-        await service.note(tenant.name, caller.name, "model activated", done)
+        tenant.models.version(name)
+        asked = {"model": name, "request": caller.request}
+        async with service.noting(tenant.name, caller.name, "model activated", asked) as noted:
+            done = await changes.activate(tenant, name)
+            noted.update(done)
         return answer(done)

@@ -38,10 +38,11 @@ def add(app: FastAPI, service: Service) -> None:
     async def persons_erase(person: PersonName, request: Request) -> Response:
         """Erase a person: the events leave the disk, and no answer knows the person any more."""
         tenant, caller = caller_of(service, request)
-        done = await changes.erase(tenant, caller, person)
-        await service.note(
-            tenant.name, caller.name, "person erased", _whom(tenant, person, receipt=str(done["receipt"]))
-        )
+        changes.linked(tenant, caller, person)
+        whom = _whom(tenant, person, request=caller.request)
+        async with service.noting(tenant.name, caller.name, "person erased", whom) as noted:
+            done = await changes.erase(tenant, caller, person)
+            noted["receipt"] = done["receipt"]
         return answer(done)
 
 

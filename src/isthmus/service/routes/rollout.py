@@ -42,9 +42,11 @@ def _of_the_gate(app: FastAPI, service: Service) -> None:
     async def models_promote(name: ModelPath, request: Request, force: Force = False) -> Response:
         """Let a model answer everybody if it passes the gate; else say what speaks against it (409)."""
         tenant, caller = caller_of(service, request)
-        done = await trials.promote(tenant, name, force=force)
-        noted = {"model": done["model"], "model_version": done["model_version"], "passed": done["passed"]}
-        await service.note(tenant.name, caller.name, "model promoted", noted)
+        tenant.models.version(name)
+        asked = {"model": name, "request": caller.request}
+        async with service.noting(tenant.name, caller.name, "model promoted", asked) as noted:
+            done = await trials.promote(tenant, name, force=force)
+            noted.update(model_version=done["model_version"], passed=done["passed"])
         return answer(done)
 
 
@@ -91,8 +93,12 @@ def _of_trials(app: FastAPI, service: Service, kind: _Kind) -> None:
     )
     async def start(name: ModelPath, request: Request) -> Response:
         tenant, caller = caller_of(service, request)
-        done = await kind.start(tenant, name, await read(request, kind.body))
-        await service.note(tenant.name, caller.name, f"{kind.name} started", done)
+        body = await read(request, kind.body)
+        tenant.models.version(name)
+        asked = {"model": name, "request": caller.request}
+        async with service.noting(tenant.name, caller.name, f"{kind.name} started", asked) as noted:
+            done = await kind.start(tenant, name, body)
+            noted.update(done)
         return answer(done)
 
     @app.delete(
@@ -105,6 +111,7 @@ def _of_trials(app: FastAPI, service: Service, kind: _Kind) -> None:
     )
     async def end(name: ModelPath, request: Request) -> Response:
         tenant, caller = caller_of(service, request)
-        done = await trials.end(tenant, name, kind.name)
-        await service.note(tenant.name, caller.name, f"{kind.name} ended", done)
+        async with service.noting(tenant.name, caller.name, f"{kind.name} ended", {"request": caller.request}) as noted:
+            done = await trials.end(tenant, name, kind.name)
+            noted.update(done)
         return answer(done)

@@ -54,7 +54,7 @@ class Patrol:
     def look(self) -> None:
         """Go through the audit log once."""
         try:
-            self.entries = sum(1 for _ in self._vault.entries())
+            self.entries = sum(self._vault.verify(whole=True).values())
             self.intact = True
         except IsthmusError as error:
             if self.intact:
