@@ -43,6 +43,10 @@ def restore_(
     backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="Folder written by isthmus backup.")],
     data: Data,
     folder: Folder = None,
+    erased: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Newer data, or a newer backup: who was erased there is erased again."),
+    ] = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -50,7 +54,8 @@ def restore_(
     place = place_of_data(data, folder)
     from isthmus.service.log.backup import restore
 
-    _tell(restore(backup, place), "restored", place.folder)
+    newer = None if erased is None else place_of_data(erased, None)
+    _tell(restore(backup, place, newer), "restored", place.folder)
 
 
 def _tell(said: Content, what: str, where: Path) -> None:

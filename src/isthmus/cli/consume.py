@@ -107,6 +107,24 @@ def replay_(
     say(f"{sent} sent, {left} left")
 
 
+@group.command("forget")
+def forget_(
+    file: File,
+    person: Annotated[str, typer.Option(metavar="PLATFORM:USER", help="Account that was erased.")],
+    as_json: Json = False,  # noqa: ARG001
+    verbose: Verbose = False,  # noqa: ARG001
+) -> None:
+    """Take out the dead letters that name somebody: erasing a person does not reach the file."""
+    platform, colon, user = person.partition(":")
+    if not (platform and colon and user):
+        raise InputError("names no account", where="--person", fix="write it as PLATFORM:USER")
+    gone = _letters(file).forget(platform, user)
+    if wants_json():
+        put_json({"forgotten": gone})
+        return
+    say(f"{gone} letters taken out")
+
+
 def _client(to: str, key: str | None) -> Client:
     with needs("service"):
         from isthmus.client import Client

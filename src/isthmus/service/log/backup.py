@@ -18,6 +18,7 @@ from isthmus.data.sources.segments import durable, read_manifest, verified, writ
 from isthmus.errors import ArtefactError, InputError, IsthmusError
 from isthmus.files import Json, new_folder, read_json, sha256, storage_errors, write_json
 from isthmus.service.log.base import FORMAT, Place
+from isthmus.service.log.erasures import erase_again, erased_after
 from isthmus.service.log.sqlite import INSERT, SCHEMA
 from isthmus.service.log.upkeep import FOLDER
 
@@ -87,8 +88,10 @@ def check(folder: Path) -> Json:
     return said
 
 
-def restore(folder: Path, place: Place) -> Json:
+def restore(folder: Path, place: Place, newer: Place | None = None) -> Json:
     """Put a backup where a service can use it; return the backup's manifest. A running service must not be there.
+
+    Whom it holds and who was erased since, as ``newer`` data or a newer backup says, is erased again.
 
     Raises
     ------
@@ -99,6 +102,7 @@ def restore(folder: Path, place: Place) -> Json:
     """
     said = check(folder)
     logs = cast("dict[str, int]", said["logs"])
+    erased = {} if newer is None else erased_after(newer, folder, logs)
     target = place.folder
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError("is not empty", where=target, fix="restore into a new folder")
@@ -114,6 +118,7 @@ def restore(folder: Path, place: Place) -> Json:
         if place.database:
             _into_database(place.database, {name: folder / f"{name}.db" for name in logs})
     durable(target.parent)
+    erase_again(place, erased)
     return said
 
 

@@ -154,5 +154,6 @@ def accounts_of(entry: Entry) -> list[tuple[str, str]]:
 
 def stones_of(entry: Entry, secret: bytes) -> Entry:
     """Return what is written of an erasure: tombstones in the place of names."""
-    stones = [tombstone(secret, platform, user) for platform, user in accounts_of(entry)]
+    given = json.loads(entry.body).get("stones", [])
+    stones = [*(tombstone(secret, platform, user) for platform, user in accounts_of(entry)), *given]
     return replace(entry, platform="", user="", item="", event="", value=None, body=json.dumps({"stones": stones}))

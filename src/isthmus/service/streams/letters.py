@@ -6,6 +6,7 @@ import base64
 import fcntl
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -129,6 +130,15 @@ class Letters:
             found[letter.id] = letter
         return list(found.values())
 
+    def forget(self, platform: str, user: str) -> int:
+        """Take out the letters that name an account; return how many.
+
+        One that cannot be read is taken out if the user's id stands in it.
+        """
+        gone = [letter.id for letter in self.read() if _names(letter.content, platform, user)]
+        self.remove(gone)
+        return len(gone)
+
     def remove(self, ids: Collection[str]) -> None:
         """Take letters out of the file."""
         with self._alone():
@@ -149,3 +159,22 @@ class Letters:
             yield
         finally:
             os.close(handle)
+
+
+def _names(content: bytes, platform: str, user: str) -> bool:
+    """Return whether a message is about an account, as far as it can be read."""
+    try:
+        waiting = [json.loads(content)]
+    except (ValueError, RecursionError):
+        text = content.decode(errors="replace")
+        forms = {user, json.dumps(user)[1:-1]}
+        return any(re.search(rf"(?<!\w){re.escape(form)}(?!\w)", text) for form in forms)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if str(one.get("user")) == user and str(one.get("platform", platform)) == platform:
+                return True
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return False
