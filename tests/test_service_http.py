@@ -163,7 +163,7 @@ def test_an_explanation_says_how_far_its_evidence_is_the_whole_story(tmp_path: P
         return (await client.post("/v1/explain", json=asked)).json()
 
     async def test(client: Client, service: Service) -> None:
-        met = [event(3, single), *(event(number, many) for number in (3, 8, 11, 17, 25))]
+        met = [event(3, single), *(event(number, many, id=f"many-{number}") for number in (3, 8, 11, 17, 25))]
         await client.post("/v1/events", json={"events": met})
         best = (await listed(client, single))[0]
         only = (await told(client, single, best))["faithfulness"]

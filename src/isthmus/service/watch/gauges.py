@@ -33,6 +33,10 @@ _TENANT: Final[dict[str, tuple[str, Callable[[Tenant], float]]]] = {
     "isthmus_event_lag_seconds": ("Age of the oldest event that no list counts yet.", lambda tenant: tenant.writes.lag),
     "isthmus_events_on_unknown_items": ("Events on unknown items.", lambda tenant: tenant.live.state.waiting),
     "isthmus_lists_waiting": ("Lists that wait to be scored.", lambda tenant: tenant.lister.waiting),
+    "isthmus_explanations_waiting": (
+        "Reasons, explanations and comparisons that wait to be scored.",
+        lambda tenant: tenant.lister.beside.waiting,
+    ),
     "isthmus_lists_cold": ("Persons whose lists will be made ready.", lambda tenant: tenant.lister.cold),
     "isthmus_lists_ready": ("Lists kept ready.", lambda tenant: tenant.lister.kept),
     "isthmus_model_loaded_timestamp_seconds": ("When the model came.", lambda tenant: tenant.loaded / 1e6),
