@@ -50,6 +50,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     how = ("--domains", "source", "--epochs", 2, "--track", "none")
     good("pretrain", folder / "split", *how, "--out", folder / "model")
     good("adapt", folder / "model", folder / "split", "--target", "target", "--epochs", 1, "--out", folder / "adapted")
+    told = ("--carrier", "language", "--model", reader(), "--epochs", 1)
+    good("pretrain", folder / "split", *told, "--track", "none", "--out", folder / "told")
     thinned(split, 0, folder / "nothing")
     thinned(split.only("target"), 1, folder / "single")
     thinned(split, 1, folder / "nearly")
@@ -115,6 +117,13 @@ BAD = {
     "one training event": (("adapt", "{}/model", "{}/single", *ADAPT[3:]), "nothing to learn"),
     "one item": (("adapt", "{}/model", "{}/only/split", *ADAPT[3:]), "one item"),
     "all texts the same": (("adapt", "{}/model", "{}/same/split", *ADAPT[3:]), "same text"),
+    "unknown setting of training": ((*ADAPT, "--set", "waarmup=0.1"), "did you mean 'warmup'"),
+    "unknown setting to pre-train": ((*PRETRAIN, "--set", "rank=4"), "no setting 'rank'"),
+    "a setting without a value": ((*ADAPT, "--set", "warmup"), "warmup=VALUE"),
+    "a setting of another type": ((*ADAPT, "--strategy", "lora", "--set", "rank=high"), "a whole number"),
+    "a setting that makes no sense": ((*ADAPT, "--set", "warmup=2"), "share from 0 to 1"),
+    "a rank that makes no sense": ((*ADAPT, "--strategy", "lora", "--set", "rank=0"), "more than 0"),
+    "a switch that is none": ((*ADAPT, "--set", "ids=perhaps"), "true or false"),
     "no shares": ((*TRIAL, "--shares", "half"), "shares"),
     "a share above 1": ((*TRIAL, "--shares", "0,3"), "shares"),
     "trial of no model": ((*TRIAL[:3], "{}/split", *TRIAL[4:]), "pre-trained model"),
@@ -168,6 +177,56 @@ def test_adapting_prints_what_was_trained_and_what_it_brought(place: Path, tmp_p
         assert word in done.out
     assert list((tmp_path / "a.logs" / "tensorboard").glob("events*"))
     assert not (tmp_path / "a.work").exists()
+
+
+def test_settings_without_an_option_of_their_own_are_set(place: Path, tmp_path: Path) -> None:
+    words = ("adapt", place / "model", place / "split", "--target", "target", "--epochs", 1, "--track", "none")
+    low = ("--strategy", "lora", "--set")
+    two, four = (good(*words, *low, f"rank={n},ids=no", "--out", tmp_path / f"rank-{n}") for n in (2, 4))
+    halves = good(*words, *low, "rank=2,ids=no,steps=3,accumulation=2", "--out", tmp_path / "halves")
+    said = json.loads((tmp_path / "halves" / "heads" / "target.json").read_text())["settings"]
+    assert said["training"] == {"steps": 3, "accumulation": 2}
+    assert said["sizes"] == {"rank": 2}
+    assert said["ids"] is False
+    assert two["trainable"] < four["trainable"], "two more of each row and column"
+    assert halves["trainable"] == two["trainable"]
+    assert halves["steps"] <= 3
+    split = Split.open(place / "split")
+    for name in ("rank-2", "rank-4"):
+        assert np.isfinite(Adapted.open(tmp_path / name, split, "target").score(Histories.of([[0]]))).all()
+    learn = ("pretrain", place / "split", "--domains", "source", "--epochs", 4, "--track", "none")
+    small = good(*learn, "--set", "dim=16", "--set", "layers=1,adversarial=0.5", "--out", tmp_path / "small")
+    assert (small["settings"]["dim"], small["settings"]["layers"]) == (16, 1)
+    assert small["settings"]["training"] == {"adversarial": 0.5}
+    pushed, plain = (
+        good(*learn, "--set", f"dim=16,layers=1,adversarial={size}", "--out", tmp_path / f"push-{size}")
+        for size in ("0.5", "0")
+    )
+    assert pushed["log"]["losses"] == small["log"]["losses"] != plain["log"]["losses"]
+
+
+AIDS = {
+    "adversarial": "adversarial=0.5",
+    "layer_decay": "layer_decay=0.5",
+    "gradient_checkpointing": "gradient_checkpointing=on",
+    "accumulation": "accumulation=2",
+    "average": "average=2",
+    "schedule": "schedule=cosine,warmup=0.5,weight_decay=0.1,clip=0.1",
+    "precision": "precision=float32,patience=1",
+}
+
+
+@pytest.mark.parametrize("aid", AIDS)
+@pytest.mark.parametrize("carrier", ["sequence", "language"])
+def test_every_aid_works_with_both_carriers(aid: str, carrier: str, place: Path, tmp_path: Path) -> None:
+    model = "model" if carrier == "sequence" else "told"
+    words = ("adapt", place / model, place / "split", "--target", "target", "--epochs", 2, "--track", "none")
+    said = good(*words, "--set", AIDS[aid], "--out", tmp_path / "aided")
+    usual = good(*words, "--out", tmp_path / "usual")
+    if aid == "gradient_checkpointing":
+        assert said["reached"] == pytest.approx(usual["reached"], abs=0.02), "less memory, the same outcome"
+    assert said["trainable"] == usual["trainable"]
+    assert np.isfinite(said["reached"])
 
 
 def test_one_event_of_a_person_known_elsewhere_is_enough(place: Path, tmp_path: Path) -> None:

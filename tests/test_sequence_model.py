@@ -17,8 +17,12 @@ from isthmus.data.sequences import Histories
 from isthmus.model.catalogue import Events, gap_buckets
 from isthmus.model.layers import rotated, turning
 from isthmus.model.sequence import UNKNOWN, SequenceConfig, SequenceModel
+from isthmus.train.aids import groups
 from isthmus.train.batches import BatchSettings, SequenceBatches
+from isthmus.train.settings import LoopSettings
 from isthmus.train.views import Views
+from isthmus.transfer.adapt_heads import Headed
+from isthmus.transfer.adapted import build_head
 
 DAY = 86_400_000_000
 
@@ -273,6 +277,24 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     assert found[0].keys() == found[1].keys()
     for name, grad in found[0].items():
         torch.testing.assert_close(grad, found[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_layers_are_counted_from_the_top_and_embeddings_can_be_pushed() -> None:
+    some = model()
+    layers = {name: some.layer_of(name) for name, _ in some.named_parameters()}
+    top = len(some.blocks)
+    assert {layers[name] for name in layers if name.startswith("blocks.0.")} == {top}
+    assert {layers[name] for name in layers if name.startswith(f"blocks.{top - 1}.")} == {1}
+    assert layers["ids.weight"] == layers["end.weight"] == layers["domain.weight"] == 0
+    assert layers["gap.weight"] == layers["event.weight"] == top + 1
+    rates = {row["lr"] for row in groups(some, LoopSettings(learning_rate=1.0, layer_decay=0.5))}
+    assert rates == {0.5**layer for layer in range(top + 2)}
+    pushed = {id(weight) for weight in some.adversarial_parameters()}
+    assert pushed == {id(getattr(some, name).weight) for name in ("ids", "event", "platform", "domain", "gap")}
+    headed = Headed(some, build_head("next-item", "", some.config.dim))
+    assert headed.layer_of(f"carrier.blocks.{top - 1}.anything") == 1
+    assert headed.layer_of("head.anything") == 0
+    assert {id(weight) for weight in headed.adversarial_parameters()} == pushed
 
 
 def test_gaps_grow_by_powers_of_four_of_a_minute() -> None:

@@ -29,6 +29,15 @@ Track = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="For everything that draws.")]
 Epochs = Annotated[float | None, typer.Option(help="Times that all is gone through; default by carrier.")]
 Rate = Annotated[float | None, typer.Option(help="The highest learning rate; default by carrier and strategy.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE,…",
+        help="Other settings, of training (warmup, weight_decay, accumulation, adversarial, layer_decay, average, "
+        "patience, gradient_checkpointing, …), of the strategy (top, rank, bottleneck, prefix, …), of the model.",
+    ),
+]
 
 
 @app.command("pretrain")
@@ -62,6 +71,7 @@ def pretrain_(
         typer.Option(metavar="NAME_OR_PATH", help="Language model that reads, or is trained; default MiniLM."),
     ] = None,
     track: Track = None,
+    settings: Set = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
@@ -71,6 +81,7 @@ def pretrain_(
     given = {"epochs": epochs, "learning_rate": learning_rate, "objectives": weights, "augment": made}
     chosen = {name: value for name, value in given.items() if value is not None}
     common = {"domains": split_words(domains), "seed": seed, "track": read_trackers(track)}
+    common |= read_pretraining(settings, carrier)
     opened = _open(splits)
     from isthmus.files import require_free
     from isthmus.transfer.scene import require_texts
@@ -121,13 +132,20 @@ def adapt_(
     learning_rate: Rate = None,
     seed: Seed = 0,
     track: Track = None,
+    settings: Set = None,
     as_json: Json = False,  # noqa: ARG001
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Adapt a pre-trained model to a target with a strategy and a task head; several targets share one folder."""
+    from isthmus.model.strategies import StrategySettings
     from isthmus.split.temporal import Split
+    from isthmus.train.given import ELSEWHERE, keys_of, read_given
+    from isthmus.train.settings import LoopSettings
     from isthmus.transfer.adapt import AdaptSettings, adapt
 
+    own = {key: kind for key, kind in keys_of(AdaptSettings).items() if key in ("ids", "negatives", "persons")}
+    kinds = own, keys_of(StrategySettings, ("strategy", "head", "seed")), keys_of(LoopSettings, ELSEWHERE)
+    more, sizes, training = read_given(split_words(settings), kinds)
     how = AdaptSettings(
         target=target,
         strategy=strategy,
@@ -139,6 +157,9 @@ def adapt_(
         learning_rate=learning_rate,
         seed=seed,
         track=read_trackers(track),
+        training=training,
+        sizes=sizes,
+        **more,  # type: ignore[arg-type]
     )
     with working(out) as work:
         said = adapt(model, Split.open(split), how, out, work=work).metrics
@@ -202,6 +223,34 @@ def read_weights(given: Sequence[str] | None) -> dict[str, float] | None:
         except ValueError:
             raise InputError(f"'{weight}' is no weight", where=f"--objective {word}", fix="write NAME=0.5") from None
     return found or None
+
+
+def read_pretraining(given: Sequence[str] | None, carrier: Carrier) -> dict[str, object]:
+    """Return the settings of a pre-training in ``key=value`` words.
+
+    Raises
+    ------
+    InputError
+        An unknown key, or a value that is none.
+
+    Examples
+    --------
+    >>> read_pretraining(["dim=32,adversarial=0.5"], "sequence")
+    {'dim': 32, 'training': {'adversarial': 0.5}}
+    """
+    from isthmus.train.given import ELSEWHERE, keys_of, read_given
+    from isthmus.train.settings import LoopSettings
+
+    if carrier == "sequence":
+        from isthmus.transfer.pretrain import SequencePretraining
+
+        own = keys_of(SequencePretraining, (*ELSEWHERE, "model"))
+    else:
+        from isthmus.transfer.language import LanguagePretraining
+
+        own = keys_of(LanguagePretraining, (*ELSEWHERE, "start"))
+    more, training = read_given(split_words(list(given) if given else None), (own, keys_of(LoopSettings, ELSEWHERE)))
+    return {**more, "training": training} if training else more
 
 
 def read_operations(given: Sequence[str] | None, weights: Mapping[str, float] | None) -> tuple[str, ...] | None:

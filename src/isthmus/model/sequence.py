@@ -264,6 +264,17 @@ class SequenceModel(PreTrainedModel):  # type: ignore[misc]
         first, second = nn.functional.normalize(states, dim=-1).chunk(2)
         return info_nce(first, second, temperature=VIEW_TEMPERATURE)
 
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter from the top: 0 for what belongs to a target, 1 for the top block."""
+        part, _, rest = name.partition(".")
+        if part == "blocks":
+            return len(self.blocks) - int(rest.partition(".")[0])
+        return 0 if part in ("ids", "domain", "platform", "end") else len(self.blocks) + 1
+
+    def adversarial_parameters(self) -> list[nn.Parameter]:
+        """Return what adversarial training disturbs: the embeddings."""
+        return [part.weight for part in self.children() if isinstance(part, nn.Embedding)]
+
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def whole(self, vectors: Floats | None, places: Places, known: Indices) -> Floats:
         """Return all item vectors, (N, d), and attend to the items; ``known``: those that the ids stand for."""

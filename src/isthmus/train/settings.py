@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from isthmus.errors import InputError, nearest
@@ -94,6 +95,23 @@ class LoopSettings:
             _require(key, getattr(self, key) >= 0, "take 0 or more")
         _require("steps", self.steps is None or self.steps > 0, "take more than 0")
         _require("warmup", 0 <= self.warmup <= 1, "take a share from 0 to 1")
+
+    def changed(self, given: Mapping[str, object]) -> LoopSettings:
+        """Return the settings with others ``given``.
+
+        Raises
+        ------
+        InputError
+            An unknown key, or a value that makes no sense.
+
+        Examples
+        --------
+        >>> LoopSettings().changed({"adversarial": 0.5}).adversarial
+        0.5
+        """
+        for key in given:
+            _known("setting", key, tuple(asdict(self)))
+        return replace(self, **given)  # type: ignore[arg-type]
 
     def digest(self) -> str:
         """Return a hash of what a run's outcome depends on: everything but trackers, checkpoints and name.

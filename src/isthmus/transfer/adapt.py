@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -83,6 +83,10 @@ class AdaptSettings:
         For everything that draws.
     track : tuple of str
         Trackers; they need a folder for the work.
+    training : mapping of str to object
+        Other settings of the training loop (:class:`isthmus.train.settings.LoopSettings`), such as ``adversarial``.
+    sizes : mapping of str to object
+        Settings of the strategy (:class:`isthmus.model.strategies.StrategySettings`), such as ``rank``.
 
     Raises
     ------
@@ -103,6 +107,8 @@ class AdaptSettings:
     persons: int = 1000
     seed: int = 0
     track: tuple[str, ...] = ()
+    training: Mapping[str, object] = field(default_factory=dict)
+    sizes: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.loop("sequence")
@@ -124,7 +130,7 @@ class AdaptSettings:
     def loop(self, carrier: str) -> LoopSettings:
         """Return the settings of the training loop for a carrier."""
         classes, wide = self.head == "classification", self.strategy in ("full", "top")
-        return LoopSettings(
+        usual = LoopSettings(
             epochs=EPOCHS[carrier, classes] if self.epochs is None else self.epochs,
             learning_rate=RATES[carrier, wide] if self.learning_rate is None else self.learning_rate,
             patience=PATIENCE[classes],
@@ -132,6 +138,7 @@ class AdaptSettings:
             track=self.track,
             name=f"adapt to {self.target}",
         )
+        return usual.changed(self.training)
 
 
 def adapt(
@@ -179,7 +186,7 @@ def adapt(
     """
     from isthmus.transfer.strategies import StrategySettings, prepare, trained
 
-    strategy = StrategySettings(settings.strategy, seed=settings.seed)
+    strategy = replace(StrategySettings(settings.strategy, seed=settings.seed), **settings.sizes)  # type: ignore[arg-type]
     source = backbone_of(Path(start))
     card = read_card(source)
     check_head(settings)
@@ -330,7 +337,8 @@ def _train(lesson: _Lesson, adapted: Adapted, work: Path | None) -> tuple[Headed
     watch = _watcher(lesson, adapted)
     start, before = learned(headed), watch(headed.eval())
     logger.info("%s: %s %.4f before", domain, exam.metric, exam.said(before))
-    loop = replace(lesson.settings.loop(lesson.carrier), precision=loop_precision("auto"))
+    loop = lesson.settings.loop(lesson.carrier)
+    loop = replace(loop, precision=str(lesson.settings.training.get("precision", loop_precision("auto"))))
     course = _Course(before, train(headed, batches, loop, folder=work, watch=watch))
     if course.worse:
         put(headed, start)

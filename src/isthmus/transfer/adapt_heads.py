@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -63,6 +63,21 @@ class Headed(PreTrainedModel):  # type: ignore[misc]
             self.training_state, self.load_training_state = carrier.training_state, carrier.load_training_state
         for hook in carrier._forward_hooks.values():
             self.register_forward_hook(hook)
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Whether the carrier can keep fewer activations."""
+        return bool(self.carrier.supports_gradient_checkpointing)
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter from the top: that in the carrier, 0 for the head."""
+        part, _, rest = name.partition(".")
+        return int(self.carrier.layer_of(rest)) if part == "carrier" else 0
+
+    def adversarial_parameters(self) -> list[nn.Parameter]:
+        """Return what adversarial training disturbs: that of the carrier."""
+        found: list[nn.Parameter] = self.carrier.adversarial_parameters()
+        return found
 
     def train(self, mode: bool = True) -> Headed:
         """Train, or not; what was carried over is only read."""

@@ -71,6 +71,8 @@ class LanguagePretraining:
         For everything that draws.
     track : tuple of str
         Trackers; they need a folder for the work.
+    training : mapping of str to object
+        Other settings of the training loop (:class:`isthmus.train.settings.LoopSettings`), such as ``adversarial``.
     paraphraser : Paraphraser, optional
         What says texts in other words, such as :class:`isthmus.data.paraphrase.BackTranslation`; words exchanged, left
         out and swapped by default (:func:`isthmus.train.paraphrases.word_edits`).
@@ -92,13 +94,14 @@ class LanguagePretraining:
     final: bool = False
     seed: int = 0
     track: tuple[str, ...] = ()
+    training: Mapping[str, object] = field(default_factory=dict)
     paraphraser: Paraphraser | None = None
 
     def to_json(self) -> Json:
         """Return the settings for a model card; of a paraphraser its kind."""
         kind = None if self.paraphraser is None else type(self.paraphraser).__name__
         plain = asdict(replace(self, paraphraser=None))
-        return {**plain, "objectives": dict(self.objectives), "paraphraser": kind}
+        return {**plain, "objectives": dict(self.objectives), "training": dict(self.training), "paraphraser": kind}
 
 
 def pretrain_language(
@@ -294,7 +297,7 @@ def _learn(texts: Texts, out: Path, settings: LanguagePretraining, target: str |
         seed=settings.seed,
         track=settings.track,
         name="pretrain" if target is None else f"adapt to {target}",
-    )
+    ).changed(settings.training)
     log = train(model, batches, loop, folder=work)
     plain(model)
     said: Json = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -21,6 +21,7 @@ from isthmus.split.cohorts import build_task
 from isthmus.split.temporal import VALID, Split
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.fit import training_data
+from isthmus.train.settings import LoopSettings
 from isthmus.train.tune import validate
 from isthmus.transfer.pretrained import read_card, write_pretrained
 from isthmus.transfer.zero import is_unseen
@@ -69,11 +70,13 @@ class SequencePretraining:
         For everything that draws.
     track : tuple of str
         Trackers.
+    training : mapping of str to object
+        Other settings of the training loop (:class:`isthmus.train.settings.LoopSettings`), such as ``adversarial``.
 
     Raises
     ------
     InputError
-        An unknown objective or operation, or no weight at all.
+        An unknown objective or operation, or no weight at all; a setting of training that makes no sense.
     """
 
     domains: tuple[str, ...] = ()
@@ -93,8 +96,10 @@ class SequencePretraining:
     model: str | None = None
     seed: int = 0
     track: tuple[str, ...] = ()
+    training: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.loop()
         for name, weight in self.weights.items():
             if name not in OBJECTIVES or weight < 0:
                 hint = nearest(name, list(OBJECTIVES))
@@ -102,6 +107,19 @@ class SequencePretraining:
         if not self.weights.get("next"):
             raise InputError("the sequence carrier needs the objective next", fix="give it a weight above 0")
         Augment(cast("tuple[Operation, ...]", self.augment))
+
+    def loop(self) -> LoopSettings:
+        """Return the settings of the training loop."""
+        usual = LoopSettings(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            precision="bf16",
+            seed=self.seed,
+            track=self.track,
+            patience=max(3, round(self.epochs / 2)) if self.persons else 0,
+            name="pretrain",
+        )
+        return usual.changed(self.training)
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -136,7 +154,6 @@ def pretrain_sequence(
         A domain that no split has, or nothing to learn from.
     """
     from isthmus.train.batches import BatchSettings
-    from isthmus.train.loop import LoopSettings
     from isthmus.train.sequences import learn_mixture
     from isthmus.train.views import Views
 
@@ -150,18 +167,9 @@ def pretrain_sequence(
     augment = Augment(cast("tuple[Operation, ...]", settings.augment))
     views = Views(augment) if model.config.views > 0 else None
     batches = BatchSettings(events=settings.batch, views=views, alpha=settings.alpha, seed=settings.seed)
-    loop = LoopSettings(
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        precision="bf16",
-        seed=settings.seed,
-        track=settings.track,
-        patience=max(3, round(settings.epochs / 2)) if settings.persons else 0,
-        name="pretrain",
-    )
     watch = _judges(used, settings) if settings.persons else None
     materials = [source.material for source in used]
-    log = learn_mixture(model, materials, batches, loop, folder=work, watch=watch)
+    log = learn_mixture(model, materials, batches, settings.loop(), folder=work, watch=watch)
     model.requires_grad_(True)
     said: Json = {
         "carrier": "sequence",
