@@ -137,15 +137,9 @@ def adapt_(
     verbose: Verbose = False,  # noqa: ARG001
 ) -> None:
     """Adapt a pre-trained model to a target with a strategy and a task head; several targets share one folder."""
-    from isthmus.model.strategies import StrategySettings
     from isthmus.split.temporal import Split
-    from isthmus.train.given import ELSEWHERE, keys_of, read_given
-    from isthmus.train.settings import LoopSettings
     from isthmus.transfer.adapt import AdaptSettings, adapt
 
-    own = {key: kind for key, kind in keys_of(AdaptSettings).items() if key in ("ids", "negatives", "persons")}
-    kinds = own, keys_of(StrategySettings, ("strategy", "head", "seed")), keys_of(LoopSettings, ELSEWHERE)
-    more, sizes, training = read_given(split_words(settings), kinds)
     how = AdaptSettings(
         target=target,
         strategy=strategy,
@@ -157,9 +151,7 @@ def adapt_(
         learning_rate=learning_rate,
         seed=seed,
         track=read_trackers(track),
-        training=training,
-        sizes=sizes,
-        **more,  # type: ignore[arg-type]
+        **read_adapting(settings),  # type: ignore[arg-type]
     )
     with working(out) as work:
         said = adapt(model, Split.open(split), how, out, work=work).metrics
@@ -223,6 +215,30 @@ def read_weights(given: Sequence[str] | None) -> dict[str, float] | None:
         except ValueError:
             raise InputError(f"'{weight}' is no weight", where=f"--objective {word}", fix="write NAME=0.5") from None
     return found or None
+
+
+def read_adapting(given: Sequence[str] | None) -> dict[str, object]:
+    """Return the settings of an adaptation in ``key=value`` words.
+
+    Raises
+    ------
+    InputError
+        An unknown key, or a value that is none.
+
+    Examples
+    --------
+    >>> read_adapting(["rank=4,warmup=0.1"])
+    {'sizes': {'rank': 4}, 'training': {'warmup': 0.1}}
+    """
+    from isthmus.model.strategies import StrategySettings
+    from isthmus.train.given import ELSEWHERE, keys_of, read_given
+    from isthmus.train.settings import LoopSettings
+    from isthmus.transfer.adapt import AdaptSettings
+
+    own = {key: kind for key, kind in keys_of(AdaptSettings).items() if key in ("ids", "negatives", "persons")}
+    kinds = own, keys_of(StrategySettings, ("strategy", "head", "seed")), keys_of(LoopSettings, ELSEWHERE)
+    more, sizes, training = read_given(split_words(list(given) if given else None), kinds)
+    return {**more, "sizes": sizes, "training": training}
 
 
 def read_pretraining(given: Sequence[str] | None, carrier: Carrier) -> dict[str, object]:
