@@ -378,3 +378,17 @@ def test_busy_operations_are_answered_before_routing_and_described_all_the_same(
             assert (await client.get(path)).status_code == 405
 
     served(tmp_path, test)
+
+
+def test_events_without_a_time_happened_in_the_order_they_were_sent_in(tmp_path: Path) -> None:
+    async def test(client: Client, service: Service) -> None:
+        new = {"platform": "north", "user": "new"}
+        sent = [event(n, new) for n in (7, 3, 9, 1, 8, 2, 6, 5)]
+        await client.post("/v1/events", json={"events": sent})
+        live = service.tenant().live
+        history = live.state.batch([live.state.person(**new)])
+        assert [live.shelf.ids[row] for row in history.items] == [one["item"] for one in sent]
+        told = (await client.get("/v1/persons/north:new")).json()["events"]
+        assert [one["item"] for one in told] == [one["item"] for one in sent]
+
+    served(tmp_path, test)

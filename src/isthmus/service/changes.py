@@ -68,7 +68,7 @@ async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: 
     """Return the receipt of some events; they are on disk then."""
     require_platforms(caller, [event.platform for event in asked.events])
     now = clock()
-    entries = [_entry(event, now) for event in asked.events]
+    entries = [_entry(event, now + place) for place, event in enumerate(asked.events)]
     began = time.perf_counter()
     receipt = await tenant.write(entries)
     monitor.committed(tenant.name, time.perf_counter() - began)
@@ -86,6 +86,7 @@ async def take_events(tenant: Tenant, caller: Caller, asked: EventsIn, monitor: 
 
 
 def _entry(event: EventIn, now: int) -> Entry:
+    """Return an event for the log; without a time it happened ``now``, a microsecond after the one sent before it."""
     ts = now if event.ts is None else _micros(event.ts)
     name = event.id
     if name is None and event.ts is None:
