@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from httpx import AsyncClient
+from tests.small_service import event, served
+
+from isthmus.service.core import Service
 from isthmus.service.log.records import Entry, Record
 from isthmus.service.log.sqlite import ROWS, SqliteLog
 
@@ -45,3 +49,17 @@ def test_a_large_batch_names_what_was_known(tmp_path: Path) -> None:
     later = log.put([entry(n) for n in range(9000, 9000 + ROWS)])
     assert read(log) == [*first.records, *receipt.records, *later.records]
     log.close()
+
+
+def test_events_without_a_time_happened_in_the_order_they_were_sent_in(tmp_path: Path) -> None:
+    async def test(client: AsyncClient, service: Service) -> None:
+        new = {"platform": "north", "user": "new"}
+        sent = [event(n, new) for n in (7, 3, 9, 1, 8, 2, 6, 5)]
+        await client.post("/v1/events", json={"events": sent})
+        live = service.tenant().live
+        history = live.state.batch([live.state.person(**new)])
+        assert [live.shelf.ids[row] for row in history.items] == [one["item"] for one in sent]
+        told = (await client.get("/v1/persons/north:new")).json()["events"]
+        assert [one["item"] for one in told] == [one["item"] for one in sent]
+
+    served(tmp_path, test)

@@ -170,6 +170,7 @@ def test_an_explanation_says_how_far_its_evidence_is_the_whole_story(tmp_path: P
         assert only == {"of": 1, "comprehensiveness": 1.0, "sufficiency": 1.0}, "there is nothing else"
         live = service.tenant().live
         whole = live.state.batch([live.state.person(**many)])
+        judged = 0
         for wanted in (await listed(client, many))[:5]:
             said = await told(client, many, wanted)
             found, place = said["faithfulness"], live.scorer("source").items == live.row("north", wanted)
@@ -178,9 +179,15 @@ def test_an_explanation_says_how_far_its_evidence_is_the_whole_story(tmp_path: P
             parts = [whole, whole.keep(whole.items < 0), whole.keep(~mine), whole.keep(mine)]
             s, s0, without, alone = (float(live.scorer("source").score(part)[0, place][0]) for part in parts)
             assert s > s0, "the history speaks for what is listed first"
+            if not alike:  # nothing alone speaks for it: without an event the others count for more
+                assert found is None
+                continue
+            judged += 1
             assert found["of"] == len(alike)
             assert found["comprehensiveness"] == pytest.approx((s - without) / (s - s0), abs=2e-3)
             assert found["sufficiency"] == pytest.approx((alone - s0) / (s - s0), abs=2e-3)
+        assert judged >= 3
+        wanted = (await listed(client, many))[0]
         assert (await told(client, many, wanted, most=1))["faithfulness"]["of"] == 1
 
     served(tmp_path, test)
@@ -376,19 +383,5 @@ def test_busy_operations_are_answered_before_routing_and_described_all_the_same(
             assert (wrong.status_code, wrong.headers["content-type"]) == (400, "application/problem+json")
             assert wrong.json()["request_id"] == wrong.headers["x-request-id"]
             assert (await client.get(path)).status_code == 405
-
-    served(tmp_path, test)
-
-
-def test_events_without_a_time_happened_in_the_order_they_were_sent_in(tmp_path: Path) -> None:
-    async def test(client: Client, service: Service) -> None:
-        new = {"platform": "north", "user": "new"}
-        sent = [event(n, new) for n in (7, 3, 9, 1, 8, 2, 6, 5)]
-        await client.post("/v1/events", json={"events": sent})
-        live = service.tenant().live
-        history = live.state.batch([live.state.person(**new)])
-        assert [live.shelf.ids[row] for row in history.items] == [one["item"] for one in sent]
-        told = (await client.get("/v1/persons/north:new")).json()["events"]
-        assert [one["item"] for one in told] == [one["item"] for one in sent]
 
     served(tmp_path, test)
