@@ -113,11 +113,15 @@ def test_every_command_and_program_works_in_order(tmp_path: Path, monkeypatch: p
     for program in blocks(README, "python"):
         exec(compile(program, "README.md", "exec"), {})
     assert (tmp_path / "report-films" / "report.html").exists()
-    (curl,) = [line for body in blocks(README, "bash") for line in body.splitlines() if line.startswith("curl ")]
-    path, sent = re.findall(r"127\.0\.0\.1:8080(\S+) .*-d '(.*)'$", curl)[0]
+    curls = [line for body in blocks(README, "bash") for line in body.splitlines() if line.startswith("curl ")]
+    asks = [re.findall(r"(?:-X (\S+) )?\S*127\.0\.0\.1:8080(\S+) .*-d '(.*)'$", curl)[0] for curl in curls]
+    assert [(method, path.split("/")[2]) for method, path, _ in asks] == [("", "recommend"), ("PUT", "consents")]
+    typed, answers = {"content-type": "application/json"}, []
     with started(tmp_path / "service", model=tmp_path / "model") as (_, url):
-        answer = httpx.post(url + path, content=sent, headers={"content-type": "application/json"}, timeout=60)
-    assert answer.status_code == 200, answer.text
+        for method, path, sent in asks:
+            answers.append(httpx.request(method or "POST", url + path, content=sent, headers=typed, timeout=60))
+    assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
+    answer = answers[0]
     first = answer.json()["lists"][0]["items"]
     assert len(first) == 3
     assert first[0]["reasons"]
