@@ -103,8 +103,9 @@ async def _answered(tenant: Tenant, caller: Caller, asked: RecommendIn) -> tuple
 
 async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor: Monitor) -> bytes:
     """Return the lists of ``asked`` as JSON, those that have to be scored side by side."""
-    platforms = {account.platform for account in asked.persons} | {one.platform for one in asked.context}
-    require_platforms(caller, sorted(platforms))
+    if caller.platforms:
+        platforms = {account.platform for account in asked.persons} | {one.platform for one in asked.context}
+        require_platforms(caller, sorted(platforms))
     asks, answered = await _answered(tenant, caller, asked)
     head = _head(tenant.live, answered)
     parts: list[bytes] = []
@@ -130,8 +131,8 @@ async def recommend(tenant: Tenant, caller: Caller, asked: RecommendIn, monitor:
 
 def _head(live: Live, answered: Sequence[Listed]) -> Live:
     """Return the model an answer is from: the one that answers, unless another made all of its lists."""
-    models = {id(listed.top.live): listed.top.live for listed in answered}
-    return next(iter(models.values())) if len(models) == 1 else live
+    first = answered[0].top.live if answered else live
+    return first if all(listed.top.live is first for listed in answered) else live
 
 
 def _list(ask: Ask, listed: Listed, scores: bool, reasons: Sequence[bytes] | None, *, other: bool) -> bytes:
@@ -142,7 +143,7 @@ def _list(ask: Ask, listed: Listed, scores: bool, reasons: Sequence[bytes] | Non
     head = orjson.dumps(who)[:-1]
     if not scores and reasons is None:
         return b'%s,"items":[%s]}' % (head, top.json)
-    items = [top.live.shelf.json(row) for row in top.rows.tolist()]
+    items = top.live.shelf.jsons(top.rows)
     if scores:
         items = [b'%s,"score":%s}' % (said[:-1], _number(one)) for said, one in zip(items, top.scores, strict=True)]
     if reasons is not None:

@@ -158,6 +158,14 @@ class Shelf:
             self._json[row] = found
         return found
 
+    def jsons(self, rows: Indices) -> list[bytes]:
+        """Return some items as JSON."""
+        known, wanted = self._json, rows.tolist()
+        try:
+            return [known[row] for row in wanted]
+        except KeyError:
+            return [self.json(row) for row in wanted]
+
     def title(self, row: int) -> str | None:
         """Return an item's title."""
         found: str | None = self.table["title"][row]

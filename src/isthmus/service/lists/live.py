@@ -52,7 +52,7 @@ class Top:
     @cached_property
     def json(self) -> bytes:
         """The items as JSON, commas between them."""
-        return b",".join([self.live.shelf.json(row) for row in self.rows.tolist()])
+        return b",".join(self.live.shelf.jsons(self.rows))
 
     def keep(self, places: Bools | slice) -> Top:
         """Return the list with some places only."""
