@@ -14,6 +14,7 @@ from isthmus.encode.whiten import Whitening
 from isthmus.files import read_json
 from isthmus.model.base import Features, Method, Places, Setting, Settings, State, TrainingData
 from isthmus.model.whitened import apply, whitenings
+from isthmus.train.settings import LoopSettings
 from isthmus.types import Floats, Indices
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class SequenceCarrier(Method):
         "shrink": 0.1,
         "batch": 512,
         "members": 1,
+        **LoopSettings.aids(),
     }
     grid: ClassVar = {"half_life": (0.0, 90.0), "sources": (True, False), "dropout": (0.3, 0.5)}
     reading = ()

@@ -17,6 +17,7 @@ from isthmus.model.base import Features, Method, Places, Setting, Settings, Stat
 from isthmus.model.content import without_self
 from isthmus.model.whitened import whitenings
 from isthmus.rng import generator
+from isthmus.train.settings import LoopSettings
 from isthmus.types import Bools, Floats, Indices
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class LanguageCarrier(Method):
         "batch": 32,
         "hard": 4,
         "precision": "auto",
+        **LoopSettings.aids(warmup=0.1),
     }
     grid: ClassVar = {
         "sources": (True, False),

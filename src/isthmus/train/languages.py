@@ -30,6 +30,7 @@ from isthmus.train.loop import LoopSettings, train
 from isthmus.train.pairs import ContrastivePairs, Kind, PairSettings, hard_negatives
 from isthmus.train.paraphrases import ParaphrasedTexts, word_edits
 from isthmus.train.run import Batches
+from isthmus.train.settings import AIDS
 from isthmus.train.texts import CausalTexts, LabelledTexts, MaskedTexts, Masking, Mixed
 from isthmus.types import Bools, Floats, Indices, Ints
 
@@ -259,12 +260,11 @@ def learn_language(
     loop = LoopSettings(
         epochs=method.number("epochs"),
         learning_rate=method.number("learning_rate"),
-        warmup=0.1,
         precision=loop_precision("float32" if exact else "auto"),
         seed=seed,
         patience=1 if method.hooks.watch else 0,
         name="language",
-    )
+    ).changed({name: method.settings[name] for name in AIDS})
     watch = _Watch(method) if method.hooks.watch else None
     method.log = train(model, batches, loop, watch=watch)
     if watch is not None:

@@ -23,6 +23,7 @@ from isthmus.rng import generator
 from isthmus.train.batches import BatchSettings, SequenceBatches
 from isthmus.train.loop import LoopLog, LoopSettings, train
 from isthmus.train.schedule import temperature_shares
+from isthmus.train.settings import AIDS
 from isthmus.types import Bools, Floats, Indices
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def learn_sequence(
         patience=2 if method.hooks.watch else 0,
         precision="bf16",
         name="sequence",
-    )
+    ).changed({name: method.settings[name] for name in AIDS})
     log = train(model, batches, loop, watch=_watcher(method, vectors, rows) if method.hooks.watch else None)
     method.log = log
     model = cast("SequenceModel", plain(model))

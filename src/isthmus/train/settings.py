@@ -15,6 +15,9 @@ SCHEDULES: Final = ("linear", "cosine", "constant")
 PRECISIONS: Final = ("float32", "bf16")
 TRACKERS: Final = ("tensorboard", "wandb", "mlflow")
 
+#: Settings of the loop that are settings of the carriers too, so that they can be searched.
+AIDS: Final = ("weight_decay", "warmup", "schedule", "adversarial", "layer_decay", "average")
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -112,6 +115,18 @@ class LoopSettings:
         for key in given:
             _known("setting", key, tuple(asdict(self)))
         return replace(self, **given)  # type: ignore[arg-type]
+
+    @classmethod
+    def aids(cls, warmup: float = 0.05) -> dict[str, float | str]:
+        """Return the defaults of :data:`AIDS`.
+
+        Examples
+        --------
+        >>> LoopSettings.aids(warmup=0.1)["warmup"], LoopSettings.aids()["adversarial"]
+        (0.1, 0.0)
+        """
+        usual = asdict(cls(warmup=warmup))
+        return {name: usual[name] for name in AIDS}
 
     def digest(self) -> str:
         """Return a hash of what a run's outcome depends on: everything but trackers, checkpoints and name.

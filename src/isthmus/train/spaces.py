@@ -92,6 +92,15 @@ _SOURCES: Final = Choice((True, False))
 _DECAY: Final = Range(0.3, 1.0)
 _AWAY: Final = Range(0.03, 1.0, log=True)
 _HALF_LIFE: Final = Range(1.0, 1000.0, log=True, off=True)
+#: Of the training of a carrier.
+_AIDS: Final[dict[str, Knob]] = {
+    "weight_decay": Range(1e-4, 0.3, log=True, off=True),
+    "warmup": Range(0.0, 0.3),
+    "schedule": Choice(("linear", "cosine", "constant")),
+    "adversarial": Range(0.01, 3.0, log=True, off=True),
+    "layer_decay": Range(0.5, 1.0),
+    "average": Choice((0, 2, 4)),
+}
 _DIM: Final = Range(8, 256, log=True)
 
 #: The knobs of every method; with :data:`EXCLUDED` they cover its defaults.
@@ -181,6 +190,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "dropout": Range(0.0, 0.6),
         "shrink": Range(0.0, 0.9),
         "batch": Choice((256, 512, 1024, 2048)),
+        **_AIDS,
     },
     "language": {
         "person": Choice(("items", "text")),
@@ -191,6 +201,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "learning_rate": Range(2e-6, 2e-4, log=True),
         "batch": Choice((16, 32, 64)),
         "hard": Range(0, 8),
+        **_AIDS,
     },
 }
 
