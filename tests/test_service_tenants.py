@@ -85,7 +85,8 @@ def test_a_tenant_neither_sees_nor_activates_models_that_lie_beside_its_own(tmp_
     async def test(client: Client, service: Service) -> None:
         several = len(service.tenants) > 1
         known = (await client.get("/v1/models", headers=keys["a"])).json()
-        assert [one["name"] for one in known["models"]] == (["first"] if several else ["first", "second"])
+        names = {one["name"] for one in known["models"]}
+        assert names == {"first"} if several else names >= {"first", "second"}
 
         async def asked(model: str, what: str) -> tuple[int, str]:
             method = "GET" if what == "report" else "POST"

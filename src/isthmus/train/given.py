@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Final
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Final, Protocol
 
 from isthmus.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 _WORDS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 #: Of the training loop, said in other ways.
@@ -18,7 +15,13 @@ ELSEWHERE: Final = ("epochs", "learning_rate", "seed", "track", "name")
 Given = dict[str, object]
 
 
-def keys_of(kind: type[DataclassInstance], without: Sequence[str] = ()) -> dict[str, str]:
+class Dataclass(Protocol):
+    """Any class of settings."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def keys_of(kind: type[Dataclass], without: Sequence[str] = ()) -> dict[str, str]:
     """Return the keys of settings that a word can say, and the type of each: bool, int, float or str.
 
     Examples
