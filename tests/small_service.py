@@ -90,7 +90,7 @@ def event(number: int = 0, who: dict[str, str] | None = None, **more: object) ->
 async def serving(data: Path, **settings: object) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
     """Yield a client and the service it asks, in this process."""
     tenants = settings.pop("tenants", ("default",))
-    given = dict.fromkeys(tenants, models() / "first")  # type: ignore[call-overload]
+    given = dict.fromkeys(tenants, settings.pop("model", models() / "first"))  # type: ignore[call-overload]
     said = ServiceSettings.model_validate({"deadline": 20.0, "warm": False, **settings})
     service = Service.open(Places(data, given), said)
     app = create_app(service)

@@ -199,8 +199,9 @@ def set_(
         who = {"person": person, "platform": platform or None, "user": user or None}
         said = pl.DataFrame([{**who, "from_platform": source, "to_platform": to, "allowed": str(not forbid)}])
         where = "consents"
-    new = conform_consents(said, opened.items["platform"].unique().sort().to_list(), where=where)
-    write_consents(with_consents(opened.content.people.consents, new), model)
+    people = opened.content.people
+    new = people.hidden(conform_consents(said, opened.items["platform"].unique().sort().to_list(), where=where))
+    write_consents(with_consents(people.consents, new), model)
     if wants_json():
         put_json({"set": new.to_dicts()})
         return

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import polars as pl
 
+from isthmus.data.pseudonyms import Pseudonyms
 from isthmus.data.tables import OPTIONAL, SCHEMAS, conform, empty
 from isthmus.errors import ArtefactError, DataError, NotFoundError, nearest
 from isthmus.files import Json, new_folder, read_json, sha256, write_json
@@ -120,6 +121,11 @@ class Corpus:
     def fingerprint(self) -> str:
         """Hash of the content of all tables."""
         return str(self.manifest["fingerprint"])
+
+    @property
+    def pseudonyms(self) -> Pseudonyms | None:
+        """What made the names of users and persons, None where they are their own."""
+        return Pseudonyms.of_json(self.manifest.get("pseudonyms"))
 
     @property
     def events(self) -> pl.DataFrame:

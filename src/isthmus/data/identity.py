@@ -92,6 +92,11 @@ def resolve(accounts: pl.DataFrame, links: Links) -> tuple[pl.DataFrame, Json]:
     return table, _report(table, merged.select(pl.col("person_final").alias("person")))
 
 
+def without_examples(report: Json) -> Json:
+    """Return the report of :func:`resolve` without anybody's name."""
+    return {name: {**said, "examples": []} if isinstance(said, dict) else said for name, said in report.items()}
+
+
 def _nodes(accounts: pl.DataFrame, links: Links) -> pl.DataFrame:
     frames = [accounts.select(_ACCOUNT), *(frame.select(_ACCOUNT) for frame in (*links.persons, *links.pairs))]
     frames += [frame.select(_ACCOUNT) for frame in links.keys]

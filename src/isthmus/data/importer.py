@@ -12,7 +12,7 @@ import polars as pl
 from isthmus import log
 from isthmus.data.corpus import Corpus, seal
 from isthmus.data.graph_notes import graph_notes
-from isthmus.data.identity import resolve
+from isthmus.data.identity import resolve, without_examples
 from isthmus.data.idmaps import IdMaps
 from isthmus.data.ingest_events import EventIngest
 from isthmus.data.ingest_rejects import Rejects
@@ -20,6 +20,7 @@ from isthmus.data.ingest_store import ROWS_IN_MEMORY, EventStore
 from isthmus.data.ingest_tables import TableIngest
 from isthmus.data.ingest_write import EventWriter, Written
 from isthmus.data.media import folders_of
+from isthmus.data.pseudonyms import Pseudonyms
 from isthmus.data.sources.readers import read_source
 from isthmus.data.spec import Source, Spec, read_spec
 from isthmus.data.tables import conform
@@ -68,7 +69,10 @@ class _Run:
         self.spec = spec
         self.spec_path = spec_path
         self.folder = folder
-        self.rejects = Rejects(folder / REJECTS)
+        env = spec.identity.pseudonyms_env
+        self.pseudonyms = None if env is None else Pseudonyms(env)
+        self.hidden = {} if self.pseudonyms is None else {"pseudonyms": self.pseudonyms.to_json()}
+        self.rejects = Rejects(folder / REJECTS, raw=env is None)
         self.tables = TableIngest(spec, self.rejects)
         self.tables.links.same_ids = spec.identity.same_ids
         now = spec.clean.now or datetime.now(UTC)
@@ -98,13 +102,17 @@ class _Run:
     def write(self) -> None:
         """Clean and write all tables, the rejects and the manifest."""
         items = self.tables.table("items")
-        writer = EventWriter(self.events, items.select("platform", "item"))
+        writer = EventWriter(self.events, items.select("platform", "item"), self.pseudonyms)
         written = writer.write(self.folder / "events.parquet")
         items = conform("items", self._all_items(items, writer))
         items.write_parquet(self.folder / "items.parquet")
         identities, report = resolve(written.accounts, self.tables.links)
+        others = {name: self.tables.table(name) for name in ("users", "edges", "links")}
+        if self.pseudonyms is not None:
+            identities, report = self.pseudonyms.hide(identities), without_examples(report)
+            others["users"] = self.pseudonyms.hide(others["users"])
         conform("identities", identities).write_parquet(self.folder / "identities.parquet")
-        others = {name: conform(name, self.tables.table(name)) for name in ("users", "edges", "links")}
+        others = {name: conform(name, table) for name, table in others.items()}
         for name, table in others.items():
             table.write_parquet(self.folder / f"{name}.parquet")
         rules = conform("rules", self.tables.table("rules"))
@@ -145,6 +153,7 @@ class _Run:
             "sources": self.sources,
             "folders": folders_of(self.spec.source, self.spec_path),
             "identity": identities,
+            **self.hidden,
             "events_read": self.events.store.rows,
             "events_kept": written.rows,
             "config": _public(self.spec),

@@ -23,10 +23,18 @@ class Rejects:
 
     Two kinds of rows come here: *rejected* ones cannot be used (they count towards ``max_reject_share``), *cleaned*
     ones were taken out by a cleaning rule.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    raw : bool
+        Whether the rows themselves are kept, not only where they stood and why they do not count.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, raw: bool = True) -> None:
         self.path = path
+        self.raw = raw
         self.rejected: Counter[str] = Counter()
         self.cleaned: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -46,7 +54,7 @@ class Rejects:
                 pl.lit(label).alias("source"),
                 pl.col(LINE).cast(pl.Int64).alias("line"),
                 "reason",
-                pl.col("raw").str.slice(0, _RAW_CHARACTERS),
+                (pl.col("raw") if self.raw else pl.lit(None, pl.String)).str.slice(0, _RAW_CHARACTERS).alias("raw"),
             )
         )
 

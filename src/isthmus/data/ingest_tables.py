@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +14,7 @@ from isthmus.data.idmaps import IdMaps
 from isthmus.data.ingest_columns import check_columns, filled, instants, joined
 from isthmus.data.ingest_rejects import Rejects
 from isthmus.data.media import named
+from isthmus.data.pseudonyms import secret_of
 from isthmus.data.sources.base import LINE, Batch
 from isthmus.data.spec import Source, Spec
 from isthmus.data.spec_checks import COLUMNS
@@ -24,7 +24,6 @@ from isthmus.types import RULES
 
 _TIMES: Final = ("available_from", "available_until")
 _PLAIN: Final = ("image", "audio", "lang", "domain", "platform", "item", "user")
-_SHORTEST_SECRET = 16
 _RULE_TESTS: Final = {
     f"no such rule (rules: {', '.join(RULES)})": ~pl.col("rule").is_in(RULES),
     "weight is no number": pl.col("weight").is_not_null()
@@ -118,14 +117,7 @@ class TableIngest:
                 where="identity",
                 fix='add [identity] secret_env = "ISTHMUS_IDENTITY_SECRET"',
             )
-        secret = os.environ.get(name, "")
-        if len(secret) < _SHORTEST_SECRET:
-            raise SpecError(
-                f"environment variable {name} holds no secret of {_SHORTEST_SECRET} characters or more",
-                where="identity.secret_env",
-                fix="set it to a long random text and keep it: the same secret gives the same persons",
-            )
-        return secret.encode()
+        return secret_of(name, "identity.secret_env")
 
 
 def _shape(batch: Batch, source: Source, maps: IdMaps) -> pl.DataFrame:

@@ -12,6 +12,7 @@ import polars as pl
 from isthmus.data.clean import Clocks, clean_events
 from isthmus.data.ingest_events import EventIngest
 from isthmus.data.ingest_store import AccountIndex
+from isthmus.data.pseudonyms import Pseudonyms
 from isthmus.data.sources.base import LINE
 from isthmus.data.tables import empty
 from isthmus.types import EVENTS, Bools, Ints
@@ -39,16 +40,18 @@ class EventWriter:
         All sources read.
     known : polars.DataFrame
         platform, item of the items table; events on others are dropped if the spec says so.
+    pseudonyms : Pseudonyms, optional
+        What users are called in the table, if not by their own names.
     """
 
-    def __init__(self, ingest: EventIngest, known: pl.DataFrame) -> None:
+    def __init__(self, ingest: EventIngest, known: pl.DataFrame, pseudonyms: Pseudonyms | None = None) -> None:
         self.ingest = ingest
         self.platforms = ingest.words.platforms.all()
         self.users = ingest.words.users.all()
         self.items = ingest.words.items.all()
         self._sorted_items = self.items.sort()
         self._item_rank = self.items.rank("ordinal").to_numpy().astype(np.int64) - 1
-        self.accounts = _accounts(ingest, self.platforms, self.users)
+        self.accounts = _accounts(ingest, self.platforms, self.users, pseudonyms)
         self._known = _lookup(known, self.platforms, self.items) if ingest.spec.clean.unknown_items == "drop" else None
 
     def write(self, path: Path) -> Written:
@@ -115,7 +118,7 @@ class EventWriter:
         items, item = _used(self._item_rank[rows["item"].to_numpy()], len(self.items))
         columns = {
             "platform": _words(names, places[account - low]),
-            "user": _words(some["user"], account - low),
+            "user": _words(some["name"], account - low),
             "item": _words(self._sorted_items.gather(items), item),
             "event": _words(pl.Series(EVENTS), rows["event"].to_numpy()),
             "value": rows["value"].to_arrow(),
@@ -137,15 +140,20 @@ def _used(codes: Ints, size: int) -> tuple[Ints, Ints]:
     return np.flatnonzero(used), (np.cumsum(used) - 1)[codes]
 
 
-def _accounts(ingest: EventIngest, platforms: pl.Series, users: pl.Series) -> pl.DataFrame:
+def _accounts(
+    ingest: EventIngest, platforms: pl.Series, users: pl.Series, pseudonyms: Pseudonyms | None
+) -> pl.DataFrame:
+    """Return platform, user, name, platform_code, user_code and rows of all accounts, as the table has them."""
     codes = ingest.accounts.total()
-    return codes.select(
+    accounts = codes.select(
         platform=platforms.gather(codes["platform"]),
         user=users.gather(codes["user"]),
         platform_code="platform",
         user_code="user",
         rows="rows",
-    ).sort("platform", "user")
+    )
+    names = accounts["user"] if pseudonyms is None else pseudonyms.users(accounts)
+    return accounts.with_columns(names.alias("name")).sort("platform", "name")
 
 
 def _lookup(known: pl.DataFrame, platforms: pl.Series, items: pl.Series) -> Bools:

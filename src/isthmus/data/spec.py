@@ -302,6 +302,7 @@ class Identity(Settings):
 
     same_ids: tuple[tuple[str, ...], ...] = ()
     secret_env: str | None = None
+    pseudonyms_env: str | None = None
 
 
 class Spec(Settings):

@@ -121,7 +121,8 @@ class FittedRatings:
         items = corpus.items.select("platform", "item", "domain")
         bias = next(model for model in self.models if isinstance(model, Bias))
         head = None if self.head is None else partial(self.head.ratings, TEST, bias)
-        return Rater(self.task.domain, self.models, self.blend, self.known, self.taught, accounts, items, head)
+        given = self.models, self.blend, self.known, self.taught, accounts, items, head
+        return Rater(self.task.domain, *given, pseudonyms=corpus.pseudonyms)
 
     def judged(self, question: Question) -> Rated:
         """Return what the blend and each model say of the pairs of ``question``, and their slices."""

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias, cast
 import numpy as np
 import polars as pl
 
+from isthmus.data.pseudonyms import Pseudonyms, hide
 from isthmus.errors import DataError, InputError
 from isthmus.files import Json
 from isthmus.model.base import Doubles, State
@@ -46,6 +47,8 @@ class Rater:
         platform, item, domain of every item, in the order of the numbers.
     head : callable, optional
         A trained rating head, last in the blend.
+    pseudonyms : Pseudonyms, optional
+        What made the names of ``accounts``.
     """
 
     domain: str
@@ -56,6 +59,7 @@ class Rater:
     accounts: pl.DataFrame
     items: pl.DataFrame
     head: Head | None = None
+    pseudonyms: Pseudonyms | None = None
 
     def at_home(self, ratings: Ratings) -> Ratings:
         """Return the ratings of items of the domain."""
@@ -121,6 +125,7 @@ class Rater:
             "models": entries,
             "mean": self.blend.mean,
             "scale": list(self.blend.scale),
+            "pseudonyms": None if self.pseudonyms is None else self.pseudonyms.to_json(),
         }
         write_parts(path, KIND, Parts(said, arrays, {"accounts": self.accounts, "items": self.items}))
 
@@ -146,9 +151,9 @@ class Rater:
             names = tuple(model.name for model in models)
             blend = RatingBlend(names, float(cast("float", said["mean"])), weights, (low, high))
             known, taught = (_ratings(inner(name, parts.arrays), shape) for name in ("known", "taught"))
-            return cls(
-                str(said["domain"]), models, blend, known, taught, parts.tables["accounts"], parts.tables["items"]
-            )
+            accounts, items = parts.tables["accounts"], parts.tables["items"]
+            pseudonyms = Pseudonyms.of_json(said.get("pseudonyms"))
+            return cls(str(said["domain"]), models, blend, known, taught, accounts, items, pseudonyms=pseudonyms)
 
 
 #: Kinds of model, the narrower first.
@@ -207,7 +212,9 @@ def find_pairs(rater: Rater, pairs: pl.DataFrame) -> pl.DataFrame:
         An item of another domain.
     """
     items = rater.items.with_row_index("what")
-    found = pairs.join(rater.accounts, on=["platform", "user"], how="left", maintain_order="left")
+    known = pairs.with_columns(as_known=hide(pairs.select("platform", "user"), rater.pseudonyms)["user"])
+    accounts = rater.accounts.rename({"user": "as_known"})
+    found = known.join(accounts, on=["platform", "as_known"], how="left", maintain_order="left").drop("as_known")
     found = found.join(items, on=["platform", "item"], how="left", maintain_order="left")
     foreign = found.filter(pl.col("domain") != rater.domain)
     if foreign.height:

@@ -114,7 +114,7 @@ class Lister:
         self.platform: Ints = places.platform.astype(np.int64)
         said = people.consents
         if rules.consents is not None:
-            said = with_consents(said, conform_consents(rules.consents, places.platforms))
+            said = with_consents(said, people.hidden(conform_consents(rules.consents, places.platforms)))
         self.bans = Bans.of(said, people.accounts, places.platforms)
         self.works: Ints | None = None if rules.works is None else work_codes(rules.works, content.items)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from isthmus.data.pseudonyms import Pseudonyms, hide
 from isthmus.errors import DataError, NotFoundError, nearest
 from isthmus.recommender.consents import empty_consents
 from isthmus.split.temporal import TEST, Split
@@ -27,11 +28,14 @@ class People:
         on one platform.
     consents : polars.DataFrame
         What people said about the use of their events; see :mod:`isthmus.recommender.consents`.
+    pseudonyms : Pseudonyms, optional
+        What made the names of ``accounts``; whoever is asked for may be called by either name then.
     """
 
     accounts: pl.DataFrame
     events: pl.DataFrame
     consents: pl.DataFrame = field(default_factory=empty_consents)
+    pseudonyms: Pseudonyms | None = None
 
     def __post_init__(self) -> None:
         """Name persons whose name is not known."""
@@ -51,7 +55,11 @@ class People:
         known = split.known(TEST).select("person", "item", "event", "weight", "ts", "value")
         if known["value"].null_count() == known.height:
             known = known.drop("value")
-        return cls(accounts, _with_account(known, accounts, split))
+        return cls(accounts, _with_account(known, accounts, split), pseudonyms=corpus.pseudonyms)
+
+    def hidden(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return a table (platform, user) with its users called as in :attr:`accounts`."""
+        return hide(table, self.pseudonyms)
 
     def find(self, users: pl.DataFrame) -> pl.DataFrame:
         """Return platform, user, person, name of the accounts asked for; those never seen are persons of their own."""
@@ -59,7 +67,9 @@ class People:
         if lacking:
             raise DataError(f"lacks column(s) {', '.join(sorted(lacking))}", where="users", fix="give platform, user")
         asked = users.select(pl.col("platform", "user").cast(pl.String)).unique(maintain_order=True)
-        found = asked.join(self.accounts, on=["platform", "user"], how="left", maintain_order="left")
+        known = asked.with_columns(as_known=self.hidden(asked)["user"])
+        accounts = self.accounts.rename({"user": "as_known"})
+        found = known.join(accounts, on=["platform", "as_known"], how="left", maintain_order="left").drop("as_known")
         first = self._persons()
         unknown = found["person"].is_null()
         numbers = (unknown.cum_sum() - 1 + first).cast(pl.UInt32)
@@ -75,7 +85,8 @@ class People:
         NotFoundError
             Nobody has that name.
         """
-        found = self.accounts.filter(pl.col("name") == name)
+        known = name if self.pseudonyms is None else self.pseudonyms.person(name)
+        found = self.accounts.filter(pl.col("name") == known)
         if found.is_empty():
             hint = nearest(name, self.accounts["name"].unique().sort().head(10_000).to_list())
             raise NotFoundError(f"no person '{name}'{hint}", where="accounts", fix="or name an account: PLATFORM:USER")
@@ -94,7 +105,9 @@ class People:
         names = pl.col("platform", "user", "item").cast(pl.String)
         kind = pl.col("event") if "event" in events.columns else pl.lit("click")
         weights = pl.DataFrame({"event": list(EVENT_WEIGHTS), "weight": list(EVENT_WEIGHTS.values())})
-        given = events.select(names, event=kind).join(weights, on="event", how="left", maintain_order="left")
+        given = self.hidden(events.select(names, event=kind)).join(
+            weights, on="event", how="left", maintain_order="left"
+        )
         if given["weight"].null_count():
             raise DataError("an event word is unknown", where="events", fix=f"use {', '.join(EVENT_WEIGHTS)}")
         index = items.select("platform", "item").with_row_index("index")

@@ -69,9 +69,10 @@ def find_person(model: Recommender, who: Who) -> tuple[str, int, tuple[tuple[str
     NotFoundError
         No such person or platform.
     """
-    accounts = model.content.people.accounts
+    people = model.content.people
+    accounts = people.accounts
     if who.account is None:
-        found = model.content.people.person(str(who.person))
+        found = people.person(str(who.person))
         name = str(who.person)
     else:
         platform, user = who.account
@@ -80,7 +81,8 @@ def find_person(model: Recommender, who: Who) -> tuple[str, int, tuple[tuple[str
             raise NotFoundError(
                 f"no platform '{platform}'{nearest(platform, known)}", fix=f"platforms: {', '.join(known)}"
             )
-        found = accounts.filter((pl.col("platform") == platform) & (pl.col("user") == user))
+        known_as = people.hidden(pl.DataFrame({"platform": [platform], "user": [user]}))
+        found = accounts.join(known_as, on=["platform", "user"], how="semi")
         name = f"{platform}:{user}"
     if found.is_empty():
         return name, -1, ()

@@ -12,6 +12,7 @@ import polars as pl
 from safetensors.numpy import save_file
 from scipy import sparse
 
+from isthmus.data.pseudonyms import Pseudonyms
 from isthmus.encode.modalities import Knowledge
 from isthmus.encode.template import Template
 from isthmus.encode.tfidf import TfidfEncoder
@@ -79,7 +80,8 @@ def write(content: Content, path: Path) -> None:
 
     What people said in a model that stood there stays: it is theirs, and a new model does not take it back.
     """
-    consents = with_consents(read_consents(path), content.people.consents)
+    pseudonyms = content.people.pseudonyms
+    consents = content.people.hidden(with_consents(read_consents(path), content.people.consents))
     with new_folder(path) as folder:
         content.items.write_parquet(folder / "items.parquet")
         content.people.accounts.write_parquet(folder / "accounts.parquet")
@@ -90,6 +92,7 @@ def write(content: Content, path: Path) -> None:
         manifest: Json = {
             "format": FORMAT,
             "card": content.card,
+            "pseudonyms": None if pseudonyms is None else pseudonyms.to_json(),
             "language_model": content.readers.model,
             "vectors": content.readers.vectors,
             "texts": content.readers.texts,
@@ -153,7 +156,10 @@ def _read(path: Path, manifest: Json) -> Content:
         {target.domain: target for target in targets},
         items,
         People(
-            pl.read_parquet(path / "accounts.parquet"), pl.read_parquet(path / "events.parquet"), read_consents(path)
+            pl.read_parquet(path / "accounts.parquet"),
+            pl.read_parquet(path / "events.parquet"),
+            read_consents(path),
+            Pseudonyms.of_json(manifest.get("pseudonyms")),
         ),
         readers,
         features,

@@ -131,7 +131,9 @@ def linked(tenant: Tenant, caller: Caller, name: str) -> list[Account]:
     person = tenant.live.state.person(*account)
     if person is None:
         raise NotFoundError("nobody of that name is known", where="person")
-    every = tenant.live.state.linked[person]
+    state = tenant.live.state
+    asked = {state.hidden(account): account}
+    every = [state.aliases.get(one) or asked.get(one, one) for one in state.linked[person]]
     return [one for one in every if not caller.platforms or one[0] in caller.platforms]
 
 
@@ -208,6 +210,7 @@ def _learned(tenant: Tenant, accounts: Sequence[Account]) -> list[dict[str, obje
     """
     live = tenant.live
     first = dict(reversed(accounts))
+    called = {live.state.hidden(one): one[1] for one in accounts}
     people = live.base.content.people
     rows = people.events[live.state.learned(live.state.person(*accounts[0]))]
     told: list[dict[str, object]] = []
@@ -217,6 +220,7 @@ def _learned(tenant: Tenant, accounts: Sequence[Account]) -> list[dict[str, obje
             continue
         account, value, ts = row.get("account"), row.get("value"), int(row["ts"])
         user = first[platform] if account is None else str(people.accounts["user"][account])
+        user = called.get((platform, user), user)
         name = content_id(platform, user, item, event, value, ts)
         told.append(_told(Entry(name, EVENT, platform, user, item, event, value, ts)))
     return told

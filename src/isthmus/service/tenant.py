@@ -289,12 +289,13 @@ class Tenant:
 
         What they said about the use of events goes on to hold for the person's other accounts.
         """
-        body = json.dumps({"accounts": [list(account) for account in accounts]})
-        entries = [Entry(uuid.uuid4().hex, ERASE, ts=clock(), body=body)]
         state = self.live.state
+        both = dict.fromkeys([*accounts, *map(state.hidden, accounts)])
+        body = json.dumps({"accounts": [list(account) for account in both]})
+        entries = [Entry(uuid.uuid4().hex, ERASE, ts=clock(), body=body)]
         person = state.person(*accounts[0])
         if person is not None:
-            left = [account for account in state.linked[person] if account not in accounts]
+            left = [state.aliases.get(one, one) for one in state.linked[person] if one not in both]
             said = [one for one in state.consents.of(person) if one.account in accounts]
             entries += [one.entry(uuid.uuid4().hex, left[0]) for one in said if left]
         return await self.write(entries, patience=ERASING)

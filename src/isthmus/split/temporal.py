@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from isthmus.data.corpus import Corpus
+from isthmus.data.pseudonyms import hide
 from isthmus.errors import ArtefactError, DataError, InputError
 from isthmus.files import Json, new_folder, read_json, write_json
 from isthmus.rng import generator
@@ -325,6 +326,7 @@ def _by_person(corpus: Corpus, held_out: HeldOut) -> pl.Expr:
         [accounts.select("platform", "user").with_columns(kind=pl.lit(kind)) for accounts, kind in
          ((held_out.valid, VALID), (held_out.test, TEST))]
     )  # fmt: skip
+    kinds = hide(kinds, corpus.pseudonyms)
     persons = pl.DataFrame({"person": corpus.persons}).with_row_index("index")
     found = corpus.identities.join(kinds, on=["platform", "user"]).join(persons, on="person")
     unknown = kinds.join(corpus.identities, on=["platform", "user"], how="anti")

@@ -74,7 +74,7 @@ def free_model(live: Live) -> None:
     """
     shelf, state = live.shelf, live.state
     owners: list[object] = [state, shelf]
-    held: list[Emptied] = [state.accounts, state.linked, shelf.names.rows, shelf.ids, shelf.platforms]
+    held: list[Emptied] = [state.accounts, state.aliases, state.linked, shelf.names.rows, shelf.ids, shelf.platforms]
     threading.Thread(target=_wait, args=(weakref.ref(live), owners, held), name="free", daemon=True).start()
 
 

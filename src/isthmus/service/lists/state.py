@@ -56,10 +56,19 @@ class State:
         Platform of each item row; grows too.
     secret : bytes
         Key of the log's tombstones.
+
+    Raises
+    ------
+    InputError
+        The model has pseudonyms, and their key is not there.
     """
 
     def __init__(self, people: People, names: Mapping[Account, int], platforms: list[str], secret: bytes) -> None:
         self.names, self.platforms, self._secret = names, platforms, secret
+        self._pseudonyms = people.pseudonyms
+        if self._pseudonyms is not None:
+            self._pseudonyms.require()
+        self.aliases: dict[Account, Account] = {}  # what the log calls accounts that have another name here
         self.accounts: dict[Account, int] = {}
         for some in people.accounts.select("platform", "user", "person").iter_slices(STEP):
             platforms_of, users, persons = (column.to_list() for column in some)
@@ -85,7 +94,11 @@ class State:
 
     def person(self, platform: str, user: str) -> int | None:
         """Return the person of an account, None for somebody never seen."""
-        return self.accounts.get((platform, user))
+        return self.accounts.get(self.hidden((platform, user)))
+
+    def hidden(self, account: Account) -> Account:
+        """Return what an account is called here: as in the model."""
+        return account if self._pseudonyms is None else (account[0], self._pseudonyms.user(*account))
 
     def stamp(self, person: int) -> int:
         """Return a number that changes whenever the person's history does."""
@@ -116,10 +129,13 @@ class State:
 
     def _known(self, account: Account) -> int:
         """Return the person of an account, who is new if it is."""
-        person = self.accounts.get(account)
+        known = self.hidden(account)
+        if known != account:
+            self.aliases[known] = account
+        person = self.accounts.get(known)
         if person is None:
-            person = self.accounts[account] = self._next
-            self.linked[person].append(account)
+            person = self.accounts[known] = self._next
+            self.linked[person].append(known)
             self._next += 1
         return person
 
@@ -162,10 +178,12 @@ class State:
     def forget(self, accounts: Iterable[Account]) -> None:
         """Drop accounts and what they did; of a person, those of one platform go together."""
         for account in accounts:
-            person = self.accounts.pop(account, None)
+            known = self.hidden(account)
+            person = self.accounts.pop(known, None)
             if person is None:
                 continue
-            self.linked[person].remove(account)
+            account = self.aliases.pop(known, account)
+            self.linked[person].remove(known)
             if not self.linked[person]:
                 del self.linked[person]
             self.consents.forget(person, account)

@@ -104,7 +104,7 @@ class Canary(Arm):
     def chosen(self, account: Account, state: State) -> bool:
         """Return whether a person is answered by the canary: all accounts of a person are, or none."""
         person = state.person(*account)
-        return self._chosen(account if person is None else min(state.linked[person]))
+        return self._chosen(state.hidden(account) if person is None else min(state.linked[person]))
 
     def _chosen(self, account: Account) -> bool:
         said = "\0".join(account).encode("utf-8", "surrogatepass")
