@@ -94,7 +94,7 @@ def test_a_share_of_nobody_is_zero_shot_and_the_curve_joins_the_shares() -> None
 
 def test_zero_shot_has_a_verdict_against_the_content_methods() -> None:
     found = trial(scene().unseen, "target", scene().features, CHOSEN)
-    assert set(found.arms) == {"transfer", "no source", "tfidf", "terms", "sequence"}
+    assert set(found.arms) == {"transfer", "no source", "tfidf", "terms", "topics", "sequence"}
     assert [finding.rival for finding in found.verdict().findings] == ["no source"]
     assert found.runs["no source"].blend.methods == ("tfidf",)
 

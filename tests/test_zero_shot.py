@@ -51,13 +51,13 @@ def test_a_domain_is_unseen_without_training_or_validation_events() -> None:
 
 def test_methods_that_read_take_part_and_nothing_else() -> None:
     target = fit_unseen(scene().unseen, "target", scene().features, settings())
-    assert target.blend.methods == ("tfidf", "terms", "sequence")
+    assert target.blend.methods == ("tfidf", "terms", "topics", "sequence")
     assert target.new.all()
     rows = {target.blend.weights[cohort] for cohort in COHORTS}
     assert len(rows) == 1, "nothing is known of kinds of persons"
     assert sum(rows.pop()) == pytest.approx(1.0)
     alone = fit_unseen(scene().unseen, "target", scene().features, settings(settings={}))
-    assert alone.blend.methods == ("tfidf", "terms")
+    assert alone.blend.methods == ("tfidf", "terms", "topics")
 
 
 def test_a_carrier_counts_only_where_it_can_be_judged() -> None:

@@ -27,7 +27,7 @@ from isthmus.types import Floats
 
 #: What of an item each method looks at; other methods look at who met what.
 MODALITY: Final = {
-    **dict.fromkeys(("tfidf", "text", "terms", "fm", "aligned", "launch", "towers", "language"), "text"),
+    **dict.fromkeys(("tfidf", "text", "terms", "topics", "fm", "aligned", "launch", "towers", "language"), "text"),
     **{name: name for name in ("graph", "image", "told", "fused")},
 }
 _NO_TEST = "split with a test share above 0, or fit a domain that has test events"

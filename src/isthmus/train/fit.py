@@ -213,6 +213,7 @@ def task_names(split: Split, settings: FitSettings, features: Features) -> list[
     needs = {
         "tfidf": texts,
         "terms": texts,
+        "topics": texts,
         "fm": texts,
         "text": features.vectors is not None,
         "language": features.texts is not None,

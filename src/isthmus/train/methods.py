@@ -18,6 +18,7 @@ from isthmus.model.graph import GraphContent
 from isthmus.model.popularity import Popularity, RecentPopularity
 from isthmus.model.student import STUDENTS
 from isthmus.model.terms import TermContent
+from isthmus.model.topics import TopicContent
 from isthmus.model.towers import Towers
 from isthmus.train.carriers import SequenceCarrier
 from isthmus.train.language_carrier import LanguageCarrier
@@ -36,6 +37,7 @@ METHODS: Final[dict[str, type[Method]]] = {
         Aligned,
         Launch,
         TermContent,
+        TopicContent,
         Ease,
         Als,
         HybridFm,
@@ -56,7 +58,8 @@ CARRIERS: Final = ("sequence", "language")
 GROUND: Final = tuple(
     name
     for name in METHODS
-    if name not in (*CARRIERS, TermContent.name, Towers.name, Bridge.name, ToldContent.name, FusedContent.name)
+    if name
+    not in (*CARRIERS, *(kind.name for kind in (TermContent, TopicContent, Towers, Bridge, ToldContent, FusedContent)))
 )
 
 

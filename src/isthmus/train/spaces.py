@@ -166,6 +166,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
     },
     "terms": {"decay": _DECAY, "away": _AWAY, "sources": _SOURCES},
+    "topics": {"dim": Range(8, 128, log=True), "decay": _DECAY, "away": _AWAY, "sources": _SOURCES},
     "bpr": {"dim": _DIM, "iterations": Range(10, 200, log=True), "decay": _DECAY, "sources": _SOURCES},
     "bridge": {
         "kind": Choice(("ridge", "meta")),

@@ -25,7 +25,9 @@ from isthmus.transfer.pretrained import CARD
 from isthmus.types import Indices
 
 #: The ground methods that read, and what must be asked for so that they take part.
-READERS: Final = {"tfidf": "tfidf", "text": "text", "terms": "tfidf"}
+READERS: Final = {"tfidf": "tfidf", "text": "text", "terms": "tfidf", "topics": "tfidf"}
+#: Those among them that learn from events.
+LEARNING: Final = ("terms", "topics")
 #: How they look at a history.
 READING: Final = ("away", "decay")
 
@@ -51,8 +53,8 @@ def fit_unseen(split: Split, domain: str, features: Features, settings: FitSetti
     """
     names = [name for name in METHODS if _reads(name, features, settings)]
     others = _others(split, domain)
-    if not others and len(names) > 1:
-        names = [name for name in names if name != "terms"]
+    if not others:
+        names = [name for name in names if name not in LEARNING] or names
     if not names:
         raise InputError(
             f"no training event in domain '{domain}', and no method that reads texts takes part",
