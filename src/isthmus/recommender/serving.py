@@ -15,13 +15,18 @@ from scipy import sparse
 
 from isthmus.data.sequences import Histories, ranges
 from isthmus.model.base import ItemToItem, Method
-from isthmus.model.blend import Blend
+from isthmus.model.blend import Blend, standardise
 from isthmus.model.content import TextContent, TfidfContent
+from isthmus.model.popularity import Popularity
+from isthmus.recommender.pieces import Give, Linear, OfNeighbours, OfVectors, OfWords
+from isthmus.split.cohorts import person_cohorts
 from isthmus.train.fit import Target
-from isthmus.types import Floats, Indices
+from isthmus.types import Floats, Indices, Ints
 
 #: From histories to scores (B, T).
 Score = Callable[[Histories], Floats]
+#: From histories and places among the targets to standardised scores (B, R); None where all have to be scored.
+At = Callable[[Histories, Ints], Floats | None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class _Quick:
     inductive: bool
     target: Indices
     score: Score
+    at: At | None = None
 
 
 class Scorer:
@@ -49,7 +55,11 @@ class Scorer:
     @cached_property
     def _methods(self) -> list[Method]:
         """The methods, made ready when first needed: taking in an item does not wait for it."""
-        return [cast("Method", _quick(method)) for method in self.target.methods]
+        return [cast("Method", method) for method in self._quick]
+
+    @cached_property
+    def _quick(self) -> list[_Quick]:
+        return [_quick(method) for method in self.target.methods]
 
     @property
     def items(self) -> Indices:
@@ -79,6 +89,30 @@ class Scorer:
         """
         return (blend or self.target.blend).score(self._methods, histories, self.target.new)
 
+    def at(self, histories: Histories, columns: Ints) -> Floats:
+        """Return the blended scores of few target items, (B, R): those columns of :meth:`score`, up to rounding.
+
+        Methods that are linear in the history score no other items. It is meant for versions of one history: what is
+        worked out once is of all items met by anybody.
+        """
+        target, blend = self.target, self.target.blend
+        if blend.bare or blend.constraints is not None:
+            return self.score(histories)[:, columns]
+        weights = blend.of_persons(person_cohorts(histories, target.items))
+        new = target.new[columns]
+        total = np.zeros((len(histories), columns.size), np.float32)
+        total[:, new] = blend.level
+        for place, method in enumerate(self._quick):
+            spoken = blend.voice[place] if blend.voice is not None and target.new.any() else 0.0
+            own = weights[:, place, None]
+            if not (spoken or own.any()):
+                continue
+            scores = None if method.at is None else method.at(histories, columns)
+            if scores is None:
+                scores = standardise(method.score(histories))[:, columns]
+            total += scores * (own if blend.voice is None else np.where(new, np.float32(spoken), own))
+        return total
+
     def seen(self, histories: Histories, scores: Floats) -> None:
         """Set the scores (B, T) of what is in the histories to minus infinity."""
         place = np.searchsorted(self.items, histories.items)
@@ -89,13 +123,34 @@ class Scorer:
 
 def _quick(method: Method) -> _Quick:
     score: Score = method.score
+    at: At | None = None
     if type(method).score is ItemToItem.score:
-        score = _item_to_item(cast("ItemToItem", method))
-    elif type(method) is TfidfContent:
-        score = _tfidf(method)
-    elif type(method) is TextContent:
-        score = _text(method)
-    return _Quick(method.name, method.inductive, method.target, score)
+        score, at = _item_to_item(cast("ItemToItem", method)), _linear(method, OfNeighbours(cast("ItemToItem", method)))
+    elif isinstance(method, TfidfContent) and type(method).score is TfidfContent.score:
+        score = _tfidf(method) if type(method) is TfidfContent else score
+        at = _linear(method, OfWords(method)) if OfWords.fits(method) else None
+    elif isinstance(method, TextContent) and type(method).score is TextContent.score:
+        score, at = _text(method) if type(method) is TextContent else score, _linear(method, OfVectors(method))
+    elif isinstance(method, Popularity):
+        at = _alike(method)
+    return _Quick(method.name, method.inductive, method.target, score, at)
+
+
+def _linear(method: Method, give: Give) -> At:
+    linear = Linear(give, method.target, method.n_items)
+    return lambda histories, columns: linear.at(method.profile(histories), columns)
+
+
+def _alike(method: Method) -> At:
+    """Return the scores of a method that says the same to everybody."""
+    row: list[Floats] = []
+
+    def at(histories: Histories, columns: Ints) -> Floats:
+        if not row:
+            row.append(standardise(method.score(Histories.of([[]])))[0])
+        return np.tile(row[0][columns], (len(histories), 1))
+
+    return at
 
 
 def _item_to_item(method: ItemToItem) -> Score:

@@ -171,8 +171,7 @@ async def _reasons(
 
     def tell(history: Histories, scores: Floats) -> list[bytes]:
         gains, items = scores[0] - scores[1:], history.items.tolist()
-        told = (evidence(live, caller, items, gains[:, place], most) for place in range(top.rows.size))
-        return [orjson.dumps(why) for why in told]
+        return [orjson.dumps(why) for why in evidence(live, caller, items, gains, most)]
 
     try:
         made = await lister.contributions(ask, top.rows.tolist(), tell, until)
@@ -187,20 +186,30 @@ async def _reasons(
     return made
 
 
-def evidence(live: Live, caller: Caller, items: Sequence[int], gains: np.ndarray, most: int) -> list[dict[str, object]]:
-    """Return the items of a history that speak most for something; only of platforms the key may ask for."""
-    domains = live.shelf.table["domain"]
-    told: list[dict[str, object]] = []
-    for place in np.argsort(-np.abs(gains), kind="stable").tolist():
-        row = items[place]
-        name = {"platform": live.shelf.platforms[row], "item": live.shelf.ids[row]}
-        allowed = not caller.platforms or name["platform"] in caller.platforms
-        if len(told) == most:
-            break
-        if not allowed or any(one["item"] == name["item"] and one["platform"] == name["platform"] for one in told):
-            continue
-        gain = round(float(gains[place]), DIGITS)
-        told.append({**name, "title": live.shelf.title(row), "domain": domains[row], "contribution": gain})
+def evidence(
+    live: Live, caller: Caller, items: Sequence[int], gains: Floats, most: int
+) -> list[list[dict[str, object]]]:
+    """Return for each of ``R`` items those of a history that speak most for it, by what they give (H, R).
+
+    Only items of platforms the key may ask for are told of, each once.
+    """
+    domains, names = live.shelf.table["domain"], {}
+    for row in set(items):
+        platform = live.shelf.platforms[row]
+        if not caller.platforms or platform in caller.platforms:
+            said = {"platform": platform, "item": live.shelf.ids[row]}
+            names[row] = {**said, "title": live.shelf.title(row), "domain": domains[row]}
+    order = np.argsort(-np.abs(gains), axis=0, kind="stable").T.tolist()
+    given = gains.astype(np.float64).round(DIGITS).T.tolist()
+    told = []
+    for places, gave in zip(order, given, strict=True):
+        first: dict[int, int] = {}
+        for place in places:
+            if len(first) == most:
+                break
+            if items[place] in names:
+                first.setdefault(items[place], place)
+        told.append([{**names[row], "contribution": gave[place]} for row, place in first.items()])
     return told
 
 
@@ -246,7 +255,7 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
     nobody = live.state.batch([None])
 
     def tell(history: Histories, scores: Floats) -> dict[str, object]:
-        told = evidence(live, caller, history.items.tolist(), scores[0, 0] - scores[1:, 0], asked.most)
+        told = evidence(live, caller, history.items.tolist(), scores[0] - scores[1:], asked.most)[0]
         rows = [live.row(str(one["platform"]), str(one["item"])) for one in told]
         gave = dict(zip(rows, (cast("float", one["contribution"]) for one in told), strict=True))
         _say_phrases(live, [row, *rows], told)

@@ -9,7 +9,7 @@ import numpy as np
 
 from isthmus.data.sequences import Histories
 from isthmus.service.lists.live import Live
-from isthmus.service.lists.scoring import scores_of_parts
+from isthmus.service.lists.scoring import scores_of_versions
 from isthmus.types import Indices
 
 #: Pieces of evidence that are judged together, at most.
@@ -58,8 +58,8 @@ def faithfulness(
     if not strongest.size or abs(whole - nobody) < LEAST:
         return None
     mine = np.isin(history.items, strongest)
-    parts = [history.keep(~mine), history.keep(mine)]
-    without, alone = scores_of_parts(live, domain, parts, [row])[:, 0].astype(float)
+    versions = history.take(np.zeros(2, np.int64)).keep(np.concatenate([~mine, mine]))
+    without, alone = scores_of_versions(live, domain, versions, [row])[:, 0].astype(float)
     return {
         "of": int(strongest.size),
         "comprehensiveness": round(float((whole - without) / (whole - nobody)), DIGITS),

@@ -378,7 +378,7 @@ def scores_of(live: Live, domain: str, histories: Histories, rows: Indices) -> F
     shortlist = live.shortlists.get(domain)
     if shortlist is not None:
         return shortlist.at(histories, columns)
-    return live.scorer(domain).score(histories)[:, columns]
+    return live.scorer(domain).at(histories, columns)
 
 
 def _shortlists(live: Live, large: int | None, before: Mapping[str, Shortlist]) -> dict[str, Shortlist]:

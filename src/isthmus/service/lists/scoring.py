@@ -187,24 +187,17 @@ def listable(live: Live) -> Sieve:
 
 def without_each(live: Live, domain: str, history: Histories, rows: Sequence[int]) -> Floats:
     """Return the scores of ``rows`` with the whole history, and without each of its items, (H + 1, R)."""
-    parts = [history] + [history.keep(history.items != item) for item in history.items]
-    return scores_of_parts(live, domain, parts, rows)
+    size = history.items.size
+    versions = history.take(np.zeros(size + 1, np.int64))
+    items = np.broadcast_to(history.items, (size + 1, size))
+    kept = np.ones(items.shape, dtype=bool)
+    kept[1:] = items[1:] != history.items[:, None]
+    return scores_of_versions(live, domain, versions.keep(kept.ravel()), rows)
 
 
-def scores_of_parts(live: Live, domain: str, parts: Sequence[Histories], rows: Sequence[int]) -> Floats:
-    """Return the scores of ``rows`` for several histories of one person each, (P, R)."""
-    items = np.asarray(rows, np.int32)
+def scores_of_versions(live: Live, domain: str, versions: Histories, rows: Sequence[int]) -> Floats:
+    """Return the scores of ``rows`` for versions (P) of the history of one person, (P, R)."""
+    items, places = np.asarray(rows, np.int32), np.arange(len(versions))
     step = room(live, domain)
-    blocks = []
-    for start in range(0, len(parts), step):
-        some = parts[start : start + step]
-        lengths = np.array([part.items.size for part in some])
-        together = Histories(
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            np.concatenate([part.items for part in some]),
-            np.concatenate([part.weights for part in some]),
-            np.concatenate([part.ts for part in some]),
-            np.concatenate([part.events for part in some]),
-        )
-        blocks.append(scores_of(live, domain, together, items))
-    return np.concatenate(blocks)
+    blocks = [places[start : start + step] for start in range(0, places.size, step)]
+    return np.concatenate([scores_of(live, domain, versions.take(block), items) for block in blocks])
