@@ -31,7 +31,7 @@ def anybody(size: Size) -> Part:
         return request("POST", "/v1/recommend", said)
 
     with TemporaryDirectory() as data, started(serve(made.model, Path(data) / "data", "--deadline", 5)) as server:
-        seconds = asyncio.run(_all_ready(server, size.persons))
+        seconds = asyncio.run(_all_ready(server, "lists", size.persons))
         same = size.folder / "same.json"
         same.write_bytes(asyncio.run(call_each(server.port, [ask(0)])).body)
         with started([sys.executable, "-c", EMPTY, same]) as empty:
@@ -47,21 +47,25 @@ def anybody(size: Size) -> Part:
         asyncio.run(load(server.port, lambda: why(few), Load(2 * size.seconds)))
         figures["with reasons, asked before"] = measure(server, lambda: why(few), Load(size.seconds))
         figures["with reasons, anybody"] = measure(server, lambda: why(size.persons), Load(size.seconds))
-        return {"figures": figures, "rounds": rounds, "ready_s": seconds, "rss_mb": server.memory / 1e6}
+        before = server.memory
+        more = asyncio.run(_all_ready(server, "reasons", size.persons))
+        figures["with reasons, all ready"] = measure(server, lambda: why(size.persons), Load(size.seconds))
+        said = {"ready_s": seconds, "reasons_ready_s": more, "reasons_mb": (server.memory - before) / 1e6}
+        return {"figures": figures, "rounds": rounds, **said, "rss_mb": server.memory / 1e6}
 
 
-async def _all_ready(server: Server, persons: int) -> float:
-    """Return the seconds until the lists of all persons are ready."""
+async def _all_ready(server: Server, what: str, persons: int) -> float:
+    """Return the seconds until the lists or reasons of all persons are ready."""
     began = time.perf_counter()
     while True:
         said = (await call_each(server.port, [request("GET", "/metrics", None)])).body.decode()
         sizes = {
             line.partition("{")[0]: float(line.rpartition(" ")[2])
             for line in said.splitlines()
-            if line.startswith(("isthmus_lists_ready{", "isthmus_lists_cold{"))
+            if line.startswith((f"isthmus_{what}_ready{{", f"isthmus_{what}_cold{{"))
         }
-        ready, waiting = sizes["isthmus_lists_ready"], sizes["isthmus_lists_cold"]
-        print(f"{ready:,.0f} of {persons:,} lists ready", file=sys.stderr)
+        ready, waiting = sizes[f"isthmus_{what}_ready"], sizes[f"isthmus_{what}_cold"]
+        print(f"{what} ready: {ready:,.0f} of {persons:,}", file=sys.stderr)
         if not waiting and ready >= persons:
             return time.perf_counter() - began
         await asyncio.sleep(10)

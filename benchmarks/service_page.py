@@ -178,6 +178,8 @@ def _anybody(part: dict) -> list[str]:
         *_table(figures),
         "",
         f"A list of anybody: {rate:.0%} of the requests/s of the empty route. Memory: {part['rss_mb']:,.0f} MB.",
+        f"Reasons of all were ready {part['reasons_ready_s']:,.0f} s after they were first asked for, and took",
+        f"{part['reasons_mb']:,.0f} MB.",
     ]
 
 

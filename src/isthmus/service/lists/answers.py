@@ -17,6 +17,7 @@ from isthmus.service.lists.faithful import faithfulness
 from isthmus.service.lists.items import Filters
 from isthmus.service.lists.lister import Listed, Lister
 from isthmus.service.lists.live import Live, Top, bound, scores_of
+from isthmus.service.lists.reasons import Why, named, strongest
 from isthmus.service.lists.scoring import Ask, alike
 from isthmus.service.lock.gate import Caller
 from isthmus.service.monitor import Monitor
@@ -166,12 +167,15 @@ async def _reasons(
         return None
     asked = ask.person(live), ask.domain, most, ask.k, caller.platforms
     found = lister.told.find(asked, top)
+    if found is None and not caller.platforms:
+        ready = lister.reasons.find(asked[:2], top, most)
+        found = None if ready is None else [orjson.dumps(why) for why in named(live, ready)]
     if found is not None:
         return found
 
     def tell(history: Histories, scores: Floats) -> list[bytes]:
         gains, items = scores[0] - scores[1:], history.items.tolist()
-        return [orjson.dumps(why) for why in evidence(live, caller, items, gains, most)]
+        return [orjson.dumps(why) for why in named(live, evidence(live, caller, items, gains, most))]
 
     try:
         made = await lister.contributions(ask, top.rows.tolist(), tell, until)
@@ -186,31 +190,11 @@ async def _reasons(
     return made
 
 
-def evidence(
-    live: Live, caller: Caller, items: Sequence[int], gains: Floats, most: int
-) -> list[list[dict[str, object]]]:
-    """Return for each of ``R`` items those of a history that speak most for it, by what they give (H, R).
-
-    Only items of platforms the key may ask for are told of, each once.
-    """
-    domains, names = live.shelf.table["domain"], {}
-    for row in set(items):
-        platform = live.shelf.platforms[row]
-        if not caller.platforms or platform in caller.platforms:
-            said = {"platform": platform, "item": live.shelf.ids[row]}
-            names[row] = {**said, "title": live.shelf.title(row), "domain": domains[row]}
-    order = np.argsort(-np.abs(gains), axis=0, kind="stable").T.tolist()
-    given = gains.astype(np.float64).round(DIGITS).T.tolist()
-    told = []
-    for places, gave in zip(order, given, strict=True):
-        first: dict[int, int] = {}
-        for place in places:
-            if len(first) == most:
-                break
-            if items[place] in names:
-                first.setdefault(items[place], place)
-        told.append([{**names[row], "contribution": gave[place]} for row, place in first.items()])
-    return told
+def evidence(live: Live, caller: Caller, items: Sequence[int], gains: Floats, most: int) -> list[Why]:
+    """Return for each of ``R`` items those of a history that give it most, (H, R), on platforms the key may ask for."""
+    return strongest(
+        items, gains, most, lambda row: not caller.platforms or live.shelf.platforms[row] in caller.platforms
+    )
 
 
 async def similar(tenant: Tenant, asked: SimilarIn) -> bytes:
@@ -255,7 +239,7 @@ async def _explained(live: Live, lister: Lister, caller: Caller, asked: ExplainI
     nobody = live.state.batch([None])
 
     def tell(history: Histories, scores: Floats) -> dict[str, object]:
-        told = evidence(live, caller, history.items.tolist(), scores[0] - scores[1:], asked.most)[0]
+        told = named(live, evidence(live, caller, history.items.tolist(), scores[0] - scores[1:], asked.most))[0]
         rows = [live.row(str(one["platform"]), str(one["item"])) for one in told]
         gave = dict(zip(rows, (cast("float", one["contribution"]) for one in told), strict=True))
         _say_phrases(live, [row, *rows], told)

@@ -21,6 +21,7 @@ from isthmus.service.lists.kept import Kept, Told
 from isthmus.service.lists.live import Live, Top, clock
 from isthmus.service.lists.loading import free
 from isthmus.service.lists.pace import NO_LIMIT, PROMISE, Pace
+from isthmus.service.lists.reasons import Reasons, explained
 from isthmus.service.lists.scoring import WIDE, Ask, one, room, unmet, wide, without_each
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.watch.traces import step
@@ -73,6 +74,7 @@ class Lister:
         self._live, self._settings = live, settings
         self.exposure = Exposure()
         self.told = Told()
+        self.reasons = Reasons()
         #: Whether the lists of a person are worth being made ready.
         self.wants: Callable[[int], bool] = lambda _: True
         self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()
@@ -132,6 +134,7 @@ class Lister:
         if ready is not None:
             self._kept, ready._kept = ready._kept, self._kept
         self._cold.clear()
+        self.reasons.clear()
         self.warm(reversed(self.lately(self._live())))
         self._warm_all()
 
@@ -237,6 +240,8 @@ class Lister:
         """
         live = self._live()
         history = live.heard(ask.domain, ask.asked(live)).last(WIDE)
+        if self._settings.warm:
+            self.reasons.want(self._kept)
         with step("score without each", {"isthmus.events": int(history.items.size)}):
             work = lambda: tell(history, without_each(live, ask.domain, history, rows))  # noqa: E731
             return await self.beside.result(work, until)
@@ -266,7 +271,7 @@ class Lister:
         """Score what waits, a block at a time; in idle time make lists ready."""
         while True:
             await asyncio.sleep(0)  # others have their turn, also where scoring waits for nothing
-            if not self._jobs and not self.beside.waiting and not self.cold:
+            if not self._jobs and not self.beside.waiting and not self.cold and not self.reasons.waiting:
                 self._work.clear()
                 await self._work.wait()
             try:
@@ -274,7 +279,7 @@ class Lister:
                     await self._score()
                     self._pace.goes_on = bool(self._jobs)
                 elif not self.beside.waiting:
-                    await self._warm_some()
+                    await (self._warm_some() if self.cold else self._explain_some())
                 if self.beside.waiting:
                     await self.beside.next(self.aside)
             except asyncio.CancelledError:
@@ -333,6 +338,10 @@ class Lister:
             if lacking and self._live() is live:
                 await self._wide(domain, lacking)
 
+    async def _explain_some(self) -> None:
+        turn = self.reasons.turn(self._live(), self._kept)
+        self.reasons.keep(turn, await self.aside(partial(explained, self._live(), turn)), self._kept)
+
     def _has(self, live: Live, person: int, domain: str) -> bool:
         kept = self._kept.get((person, domain))
         return kept is not None and self._holds(kept, live, person)
@@ -351,8 +360,9 @@ class Lister:
                 continue  # not even as an older list: it may hold what was forbidden since, or of somebody erased since
             self._kept[person, domain] = Kept(live, edition, stamp, until, top)
             self._kept.move_to_end((person, domain))
+            self.reasons.came((person, domain))
         while len(self._kept) > self._settings.cache:
-            self._kept.popitem(last=False)
+            self.reasons.drop([self._kept.popitem(last=False)[0]])
         return tops
 
     async def _scored(self, lists: int, work: Callable[[], Done]) -> Done:
@@ -369,6 +379,7 @@ class Lister:
             self._cold.pop(person, None)
             for domain in self._live().domains:
                 self._kept.pop((person, domain), None)
+                self.reasons.drop([(person, domain)])
 
 
 async def rehearse(lister: Lister) -> None:

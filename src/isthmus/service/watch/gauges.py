@@ -39,6 +39,8 @@ _TENANT: Final[dict[str, tuple[str, Callable[[Tenant], float]]]] = {
     ),
     "isthmus_lists_cold": ("Persons whose lists will be made ready.", lambda tenant: tenant.lister.cold),
     "isthmus_lists_ready": ("Lists kept ready.", lambda tenant: tenant.lister.kept),
+    "isthmus_reasons_cold": ("Lists whose reasons will be made ready.", lambda tenant: tenant.lister.reasons.waiting),
+    "isthmus_reasons_ready": ("Lists whose reasons are ready.", lambda tenant: tenant.lister.reasons.ready),
     "isthmus_model_loaded_timestamp_seconds": ("When the model came.", lambda tenant: tenant.loaded / 1e6),
     "isthmus_model_written_timestamp_seconds": (
         "When the model's manifest was written.",
