@@ -46,7 +46,7 @@ def anybody(size: Size) -> Part:
         few = min(size.ready, 100)
         asyncio.run(load(server.port, lambda: why(few), Load(2 * size.seconds)))
         figures["with reasons, asked before"] = measure(server, lambda: why(few), Load(size.seconds))
-        figures["with reasons, anybody"] = measure(server, lambda: why(size.persons), Load(size.seconds))
+        figures["with reasons, not ready yet"] = measure(server, lambda: why(size.persons), Load(size.seconds))
         before = server.memory
         more = asyncio.run(_all_ready(server, "reasons", size.persons))
         figures["with reasons, all ready"] = measure(server, lambda: why(size.persons), Load(size.seconds))
