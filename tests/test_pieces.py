@@ -65,6 +65,7 @@ def versions(seed: int, size: int = 12) -> Histories:
 def test_each_method_says_what_it_says_of_all_items(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, histories = Scorer(target(name, "popularity")), versions(seed)
     columns = np.random.default_rng(seed).permutation(data().target.size)[:7]
+    scorer.prepare()
     wanted = scorer.score(histories)[:, columns]
     assert np.abs(wanted).max() > 0.5
     quick = scorer._quick[0]
@@ -79,6 +80,7 @@ def test_a_whole_blend_with_a_voice_for_new_items_and_methods_that_are_not_linea
     names = (*LINEAR, "aligned")
     for more in ({}, {"voice": (0.0, 0.3, 0.5, 0.0, 1.0, 0.2, 0.1, 0.4, 0.6), "level": -0.7}):
         scorer = Scorer(target(*names, **more))
+        scorer.prepare()
         columns = np.array([0, 3, 4, 9, 20, 31])
         for seed in range(3):
             histories = versions(seed)
@@ -87,6 +89,7 @@ def test_a_whole_blend_with_a_voice_for_new_items_and_methods_that_are_not_linea
 
 def test_items_of_a_history_that_are_asked_for_do_not_speak_for_themselves() -> None:
     scorer = Scorer(target("tfidf", "text", "knn"))
+    scorer.prepare()
     items = data().target[[2, 8, 11]].tolist()
     histories = Histories.of([items, items[:1], items[1:]])
     columns = np.array([2, 8, 30])
@@ -127,3 +130,40 @@ def test_texts_with_too_many_words_together_are_left_to_the_scores_of_all_items(
     assert scorer._quick[0].at is None
     histories, columns = versions(0), np.array([1, 5])
     np.testing.assert_allclose(scorer.at(histories, columns), scorer.score(histories)[:, columns], atol=1e-5)
+
+
+def longer(found: Target, more: int) -> Target:
+    """Return a target with items at the end that read as the first ones do."""
+    features, new = data().features, data().n_items + np.arange(more)
+    assert features.text is not None
+    assert features.vectors is not None
+    text = sparse.csr_array(sparse.vstack([features.text, features.text[:more]]))
+    told = Features(text, np.concatenate([features.vectors, features.vectors[:more]]), None)
+    items = np.append(data().target, new).astype(np.int32)
+    methods = [one.extended(told, items, data().n_items + more) for one in found.methods]
+    return replace(found, items=items, new=np.append(found.new, np.ones(more, dtype=bool)), methods=methods)
+
+
+@pytest.mark.parametrize("many", [100, 3], ids=["counted in one by one", "summed anew"])
+def test_new_items_are_counted_in(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "MANY", many)
+    before = Scorer(target("tfidf", "text", "terms", "knn", "popularity"))
+    before.prepare()
+    scorer = Scorer(longer(before.target, 7))
+    scorer.follow(before)
+    counts = [one.summed._made.count for one in scorer._quick if one.summed is not None and one.summed._made]
+    assert counts == [data().target.size + (7 if many == 3 else 0)] * 3
+    columns = np.array([0, 9, data().target.size + 2])
+    for seed in range(3):
+        histories = versions(seed)
+        wanted = scorer.score(histories)[:, columns]
+        np.testing.assert_allclose(scorer.at(histories, columns), wanted, atol=1e-3)
+        assert all(one.at is not None and one.at(histories, columns) is not None for one in scorer._quick)
+
+
+def test_before_it_is_prepared_all_items_are_scored() -> None:
+    scorer, histories, columns = Scorer(target("tfidf", "text", "popularity")), versions(1), np.array([4, 8])
+    np.testing.assert_array_equal(scorer.at(histories, columns), scorer.score(histories)[:, columns])
+    after = Scorer(longer(scorer.target, 2))
+    after.follow(scorer)
+    np.testing.assert_array_equal(after.at(histories, columns), after.score(histories)[:, columns])

@@ -7,10 +7,11 @@ that the rows themselves need not be made, and versions of one history share wha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from scipy import sparse
@@ -23,6 +24,8 @@ from isthmus.types import Bools, Floats, Indices, Ints
 WORDS: Final = 60_000_000
 #: Variance as a share of the mean square below which it is lost in rounding, and all items are scored.
 LOST: Final = 1e-6
+#: New items that are counted in one by one; with more, sums are made anew.
+MANY: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class Pieces:
     itself: Doubles
 
 
-#: From items met (H,) and places among the targets (R,), and those of the items met (-1: none), to what they give.
-Give = Callable[[Indices, Ints, Ints], Pieces]
+#: From items met (H,) and places among the targets (R,), and those of the items met (-1: none), to what they give; None
+#: where that is not :meth:`Summed.prepare`\ d.
+Give = Callable[[Indices, Ints, Ints], Pieces | None]
 
 
 class Linear:
@@ -78,7 +82,7 @@ class Linear:
         return place
 
     def at(self, profile: sparse.csr_array, columns: Ints) -> Floats | None:
-        """Return the scores (B, R) for histories (B, N), None where rounding would tell."""
+        """Return the scores (B, R) for histories (B, N), None where all items have to be scored."""
         items, where = np.unique(profile.indices, return_inverse=True)
         if not items.size:
             return np.zeros((profile.shape[0], columns.size), np.float32)
@@ -86,6 +90,8 @@ class Linear:
         weights[np.repeat(np.arange(profile.shape[0]), np.diff(profile.indptr)), where] = profile.data
         place = self._place[items]
         some = self._give(items, columns, place)
+        if some is None:
+            return None
         own = weights * some.itself
         scores = weights @ some.here
         row, column = np.nonzero(place[:, None] == columns[None, :])
@@ -119,11 +125,69 @@ class OfNeighbours:
         return Pieces(rows[:, columns].astype(np.float64), none, self._sums[items], products, none[0])
 
 
-class OfWords:
-    """Pieces of the cosine of TF-IDF texts; see :data:`Give`."""
+@dataclass(frozen=True)
+class Sums:
+    """Of what is known of the first ``count`` target items: the sum (F,), and the products of any two (F, F)."""
+
+    count: int
+    sums: Doubles
+    products: sparse.csr_array | Floats
+
+
+class Summed(ABC):
+    """Pieces of a method that compares what is known of items; it can give them once that is summed over all of them.
+
+    Parameters
+    ----------
+    target : int32 array (T,)
+        The target items.
+    """
+
+    def __init__(self, target: Indices) -> None:
+        self._target = target
+        self._made: Sums | None = None
+
+    def prepare(self) -> None:
+        """Sum over all target items: that takes tenths of a second for some ten thousand."""
+        if self._made is None:
+            self._made = self._summed(self._target)
+
+    def follow(self, before: Summed) -> None:
+        """Go on from the sums ``before`` items came at the end of the targets; many new ones are summed anew."""
+        made = before._made
+        if made is not None and self._target.size - made.count <= MANY:
+            self._made = made
+        elif made is not None:
+            self.prepare()
+
+    @abstractmethod
+    def _summed(self, target: Indices) -> Sums: ...
+
+    @abstractmethod
+    def _pieces(self, made: Sums, items: Indices, columns: Ints, place: Ints) -> Pieces: ...
+
+    @abstractmethod
+    def _between(self, items: Indices, others: Indices) -> Doubles:
+        """Return what each of some items (H,) gives to each of ``others`` (R,)."""
+
+    def __call__(self, items: Indices, columns: Ints, place: Ints) -> Pieces | None:
+        """Return what items give, None before it is prepared."""
+        made, target = self._made, self._target
+        if made is None:
+            return None
+        found = self._pieces(made, items, columns, place)
+        if target.size > made.count:
+            more = self._between(items, target[made.count :])
+            found = replace(found, sums=found.sums + more.sum(axis=1), products=found.products + more @ more.T)
+        return found
+
+
+class OfWords(Summed):
+    """Pieces of the cosine of TF-IDF texts; products of words are kept where the first comes first."""
 
     def __init__(self, method: TfidfContent) -> None:
-        self._method = method
+        super().__init__(method.target)
+        self.method = method
 
     @classmethod
     def fits(cls, method: TfidfContent) -> bool:
@@ -131,31 +195,58 @@ class OfWords:
         lengths = np.diff(method.text.indptr)[method.target].astype(np.int64)
         return min(int((lengths**2).sum()), int(method.text.shape[1]) ** 2) <= WORDS
 
-    @cached_property
-    def _words(self) -> tuple[Doubles, sparse.csr_array]:
-        """Sums (F,) and products (F, F) of the words of all target items; of two words, where the first comes first."""
-        listed = sparse.csr_array(self._method.text[self._method.target])
+    def _summed(self, target: Indices) -> Sums:
+        listed = sparse.csr_array(self.method.text[target])
         products = sparse.csr_array(sparse.triu(listed.T @ listed, format="csr"))
-        return np.asarray(listed.sum(axis=0), dtype=np.float64).ravel(), products
+        return Sums(target.size, np.asarray(listed.sum(axis=0), dtype=np.float64).ravel(), products)
 
-    def __call__(self, items: Indices, columns: Ints, place: Ints) -> Pieces:
-        """Return what items give."""
-        method = self._method
-        sums, products = self._words
+    def _between(self, items: Indices, others: Indices) -> Doubles:
+        given = sparse.csr_array(self.method.text[items]) @ sparse.csr_array(self.method.text[others]).T
+        return np.asarray(given.toarray(), dtype=np.float64)
+
+    def _pieces(self, made: Sums, items: Indices, columns: Ints, place: Ints) -> Pieces:
+        method = self.method
         words, text = _dense(sparse.csr_array(method.text[items]))
         shown = sparse.csr_array(method.text[method.target[columns]])
         told = np.zeros((columns.size, words.size))
         known, where = _found(shown.indices, words)
         told[np.repeat(np.arange(columns.size), np.diff(shown.indptr))[known], where] = shown.data[known]
+        products = cast("sparse.csr_array", made.products)
         upper = sparse.csr_array(sparse.csr_array(products[words])[:, words]).toarray()
         half = (text.astype(np.float32) @ upper).astype(np.float64) @ text.T
         listed = place >= 0
         return Pieces(
             text @ told.T,
             text @ text.T * listed,
-            text @ sums[words],
+            text @ made.sums[words],
             half + half.T - (text * upper.diagonal()) @ text.T,
             np.where(listed, method.itself[items], 0.0).astype(np.float64),
+        )
+
+
+class OfVectors(Summed):
+    """Pieces of the cosine of vectors."""
+
+    def __init__(self, method: TextContent) -> None:
+        super().__init__(method.target)
+        self.method = method
+
+    def _summed(self, target: Indices) -> Sums:
+        listed = self.method.vectors[target]
+        return Sums(target.size, listed.sum(axis=0, dtype=np.float64), listed.T @ listed)
+
+    def _between(self, items: Indices, others: Indices) -> Doubles:
+        return np.asarray(self.method.vectors[items].astype(np.float64) @ self.method.vectors[others].T)
+
+    def _pieces(self, made: Sums, items: Indices, columns: Ints, place: Ints) -> Pieces:
+        rows = self.method.vectors[items].astype(np.float64)
+        listed = place >= 0
+        return Pieces(
+            self._between(items, self.method.target[columns]),
+            rows @ rows.T * listed,
+            rows @ made.sums,
+            rows @ cast("Floats", made.products) @ rows.T,
+            np.where(listed, (rows**2).sum(axis=1), 0.0),
         )
 
 
@@ -173,31 +264,3 @@ def _found(asked: Ints, known: Ints) -> tuple[Bools, Ints]:
     place[place == known.size] = 0
     found = known[place] == asked if known.size else np.zeros(asked.size, dtype=bool)
     return found, place[found]
-
-
-class OfVectors:
-    """Pieces of the cosine of vectors; see :data:`Give`."""
-
-    def __init__(self, method: TextContent) -> None:
-        self._method = method
-        self._itself = (method.vectors**2).sum(axis=1)
-
-    @cached_property
-    def _all(self) -> tuple[Doubles, Doubles]:
-        """Sum (D,) and products (D, D) of the vectors of all target items."""
-        listed = self._method.vectors[self._method.target]
-        return listed.sum(axis=0, dtype=np.float64), (listed.T @ listed).astype(np.float64)
-
-    def __call__(self, items: Indices, columns: Ints, place: Ints) -> Pieces:
-        """Return what items give."""
-        method = self._method
-        sums, products = self._all
-        rows = method.vectors[items].astype(np.float64)
-        listed = place >= 0
-        return Pieces(
-            rows @ method.vectors[method.target[columns]].T,
-            rows @ rows.T * listed,
-            rows @ sums,
-            rows @ products @ rows.T,
-            np.where(listed, self._itself[items], 0.0).astype(np.float64),
-        )

@@ -18,7 +18,7 @@ from isthmus.model.base import ItemToItem, Method
 from isthmus.model.blend import Blend, standardise
 from isthmus.model.content import TextContent, TfidfContent
 from isthmus.model.popularity import Popularity
-from isthmus.recommender.pieces import Give, Linear, OfNeighbours, OfVectors, OfWords
+from isthmus.recommender.pieces import Give, Linear, OfNeighbours, OfVectors, OfWords, Summed
 from isthmus.split.cohorts import person_cohorts
 from isthmus.train.fit import Target
 from isthmus.types import Floats, Indices, Ints
@@ -38,6 +38,7 @@ class _Quick:
     target: Indices
     score: Score
     at: At | None = None
+    summed: Summed | None = None
 
 
 class Scorer:
@@ -89,11 +90,24 @@ class Scorer:
         """
         return (blend or self.target.blend).score(self._methods, histories, self.target.new)
 
+    def prepare(self) -> None:
+        """Make ready what :meth:`at` needs: until then it scores all items."""
+        for method in self._quick:
+            if method.summed is not None:
+                method.summed.prepare()
+
+    def follow(self, before: Scorer) -> None:
+        """Take over what :meth:`prepare` made ready ``before`` items came at the end."""
+        if "_quick" in vars(before):
+            for mine, old in zip(self._quick, before._quick, strict=True):
+                if mine.summed is not None and old.summed is not None:
+                    mine.summed.follow(old.summed)
+
     def at(self, histories: Histories, columns: Ints) -> Floats:
         """Return the blended scores of few target items, (B, R): those columns of :meth:`score`, up to rounding.
 
-        Methods that are linear in the history score no other items. It is meant for versions of one history: what is
-        worked out once is of all items met by anybody.
+        Methods that are linear in the history score no other items, once :meth:`prepare` was called. It is meant for
+        versions of one history: what is worked out once is of all items met by anybody.
         """
         target, blend = self.target, self.target.blend
         if blend.bare or blend.constraints is not None:
@@ -124,16 +138,19 @@ class Scorer:
 def _quick(method: Method) -> _Quick:
     score: Score = method.score
     at: At | None = None
+    summed: Summed | None = None
     if type(method).score is ItemToItem.score:
         score, at = _item_to_item(cast("ItemToItem", method)), _linear(method, OfNeighbours(cast("ItemToItem", method)))
     elif isinstance(method, TfidfContent) and type(method).score is TfidfContent.score:
         score = _tfidf(method) if type(method) is TfidfContent else score
-        at = _linear(method, OfWords(method)) if OfWords.fits(method) else None
+        summed = OfWords(method) if OfWords.fits(method) else None
     elif isinstance(method, TextContent) and type(method).score is TextContent.score:
-        score, at = _text(method) if type(method) is TextContent else score, _linear(method, OfVectors(method))
+        score, summed = _text(method) if type(method) is TextContent else score, OfVectors(method)
     elif isinstance(method, Popularity):
         at = _alike(method)
-    return _Quick(method.name, method.inductive, method.target, score, at)
+    if summed is not None:
+        at = _linear(method, summed)
+    return _Quick(method.name, method.inductive, method.target, score, at, summed)
 
 
 def _linear(method: Method, give: Give) -> At:

@@ -21,7 +21,7 @@ from isthmus.service.lists.kept import Kept, Told
 from isthmus.service.lists.live import Live, Top, clock
 from isthmus.service.lists.loading import free
 from isthmus.service.lists.pace import NO_LIMIT, PROMISE, Pace
-from isthmus.service.lists.reasons import Reasons, explained
+from isthmus.service.lists.reasons import Reasons
 from isthmus.service.lists.scoring import WIDE, Ask, one, room, unmet, wide, without_each
 from isthmus.service.settings import ServiceSettings
 from isthmus.service.watch.traces import step
@@ -134,7 +134,7 @@ class Lister:
         if ready is not None:
             self._kept, ready._kept = ready._kept, self._kept
         self._cold.clear()
-        self.reasons.clear()
+        self.reasons.anew(self._live())
         self.warm(reversed(self.lately(self._live())))
         self._warm_all()
 
@@ -241,7 +241,7 @@ class Lister:
         live = self._live()
         history = live.heard(ask.domain, ask.asked(live)).last(WIDE)
         if self._settings.warm:
-            self.reasons.want(self._kept)
+            self.reasons.want(self._kept, live)
         with step("score without each", {"isthmus.events": int(history.items.size)}):
             work = lambda: tell(history, without_each(live, ask.domain, history, rows))  # noqa: E731
             return await self.beside.result(work, until)
@@ -340,7 +340,7 @@ class Lister:
 
     async def _explain_some(self) -> None:
         turn = self.reasons.turn(self._live(), self._kept)
-        self.reasons.keep(turn, await self.aside(partial(explained, self._live(), turn)), self._kept)
+        self.reasons.keep(turn, await self.aside(partial(self.reasons.make, self._live(), turn)), self._kept)
 
     def _has(self, live: Live, person: int, domain: str) -> bool:
         kept = self._kept.get((person, domain))

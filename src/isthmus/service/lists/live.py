@@ -141,8 +141,7 @@ class Live:
         self.base, self.version, self.shown = base, version, shown
         self.shelf, self.state, self.added = shelf, state, added
         self.scorers = {domain: Scorer(target) for domain, target in shown.targets.items()}
-        self.seq = 0
-        self.edition = 0
+        self.seq, self.edition = 0, 0
         self.large: int | None = None
         self.shortlists: dict[str, Shortlist] = {}
         self._popular: dict[str, tuple[Indices, Floats]] = {}
@@ -216,6 +215,8 @@ class Live:
         if longer._places.platforms == self._places.platforms:
             longer.uses = self.uses
         longer.large, longer.shortlists = self.large, _shortlists(longer, self.large, self.shortlists)
+        for domain in self.scorers:
+            longer.scorers[domain].follow(self.scorers[domain])
         for domain in self._popular:
             longer.popular(domain)
         return longer
@@ -367,8 +368,7 @@ def scored(live: Live, domain: str, heard: Histories, wanted: Wanted, blend: Ble
         scores[:, ~mask] = -np.inf
     if wanted.lift is not None:
         scores = wanted.lift(scores, np.arange(items.size))
-    best = top_k(scores, min(wanted.k, items.size))
-    kept = [row[row >= 0] for row in best]
+    kept = [row[row >= 0] for row in top_k(scores, min(wanted.k, items.size))]
     return [Top(items[columns], scores[n, columns], live) for n, columns in enumerate(kept)]
 
 

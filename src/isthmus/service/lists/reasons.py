@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Thread
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from isthmus.data.sequences import Histories
 from isthmus.service.lists.kept import Kept
 from isthmus.service.lists.live import Live, Top
+from isthmus.service.lists.pace import NEWEST
 from isthmus.service.lists.scoring import WIDE, without_each
 from isthmus.types import Floats
 
@@ -19,8 +22,11 @@ ITEMS: Final = 20
 MOST: Final = 3
 #: Digits of what an item gives.
 DIGITS: Final = 4
-#: Lists explained together, at most.
+#: Lists explained together, at most, and seconds that should take at most: others wait meanwhile.
 TOGETHER: Final = 4
+QUICK: Final = 0.015
+#: Seconds of work that may wait: lists beyond that are explained when that is asked for.
+LONGEST: Final = 1200.0
 
 #: Whose list of what: person and domain.
 Key = tuple[int | None, str]
@@ -78,13 +84,15 @@ class Turn(NamedTuple):
 class Reasons:
     """Reasons of lists that are kept ready; nothing is made before somebody asked for reasons.
 
-    Kept as numbers: 480 bytes for a list of 20 items with three reasons each.
+    Kept as numbers: 480 bytes for a list of 20 items with three reasons each. Of the lists that wait, those kept last
+    come first; of a model that explains slowly as many as :data:`LONGEST` allows.
     """
 
     def __init__(self) -> None:
         self._wanted = False
         self._waiting: OrderedDict[Key, None] = OrderedDict()
         self._made: dict[Key, tuple[Top, bytes]] = {}
+        self._seconds = 0.0
 
     @property
     def waiting(self) -> int:
@@ -96,11 +104,12 @@ class Reasons:
         """Lists whose reasons are ready."""
         return len(self._made)
 
-    def want(self, kept: Iterable[Key]) -> None:
+    def want(self, kept: Iterable[Key], live: Live) -> None:
         """Make reasons ready from now on, first for the lists that are ``kept``."""
         if not self._wanted:
             self._wanted = True
             self._waiting.update(dict.fromkeys(kept))
+            _prepare(live)
 
     def came(self, key: Key) -> None:
         """Take note of a new list, whose reasons are others."""
@@ -114,19 +123,33 @@ class Reasons:
             self._made.pop(key, None)
             self._waiting.pop(key, None)
 
-    def clear(self) -> None:
-        """Forget all lists."""
+    def anew(self, live: Live) -> None:
+        """Forget all lists: those of another model, or with more items, come."""
         self._made.clear()
         self._waiting.clear()
+        if self._wanted:
+            _prepare(live)
 
     def turn(self, live: Live, kept: Mapping[Key, Kept]) -> list[Turn]:
         """Return the lists whose turn it is, among those ``kept`` that are of the model ``live``."""
-        taken = [self._waiting.popitem(last=False)[0] for _ in range(min(TOGETHER, len(self._waiting)))]
+        size = int(np.clip(QUICK / self._seconds, 1, TOGETHER)) if self._seconds else 1
+        while self._seconds and len(self._waiting) > max(LONGEST / self._seconds, size):
+            self._waiting.popitem(last=False)
+        taken = [self._waiting.popitem()[0] for _ in range(min(size, len(self._waiting)))]
         return [
             Turn(key, live.heard(key[1], live.ask([key[0]])).last(WIDE), kept[key].top)
             for key in taken
             if key in kept and kept[key].live is live
         ]
+
+    def make(self, live: Live, turn: Sequence[Turn]) -> list[list[Why]]:
+        """Return the reasons of some lists; a thread may do it."""
+        began = time.perf_counter()
+        made = [_explained(live, one) for one in turn]
+        if turn:
+            newest = (time.perf_counter() - began) / len(turn)
+            self._seconds += NEWEST * (newest - self._seconds) if self._seconds else newest
+        return made
 
     def keep(self, turn: Sequence[Turn], made: Sequence[Sequence[Why]], kept: Mapping[Key, Kept]) -> None:
         """Keep the reasons ``made`` of lists that are still ``kept``."""
@@ -159,10 +182,16 @@ class Reasons:
         ]
 
 
-def explained(live: Live, turn: Sequence[Turn]) -> list[list[Why]]:
-    """Return the reasons of some lists."""
-    made = []
-    for one in turn:
-        scores = without_each(live, one.key[1], one.history, one.top.rows[:ITEMS].tolist())
-        made.append(strongest(one.history.items.tolist(), scores[0] - scores[1:], MOST, lambda _: True))
-    return made
+def _prepare(live: Live) -> None:
+    """Make ready in a thread what makes reasons quick: until then they are worked out more slowly."""
+
+    def work() -> None:
+        for domain in live.scorers.keys() - live.shortlists.keys():
+            live.scorers[domain].prepare()
+
+    Thread(target=work, name="prepare", daemon=True).start()
+
+
+def _explained(live: Live, one: Turn) -> list[Why]:
+    scores = without_each(live, one.key[1], one.history, one.top.rows[:ITEMS].tolist())
+    return strongest(one.history.items.tolist(), scores[0] - scores[1:], MOST, lambda _: True)
