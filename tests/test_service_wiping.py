@@ -114,8 +114,10 @@ def test_a_receipt_says_whether_the_bytes_are_gone_and_a_kill_changes_nothing(tm
         process.wait()
     end()
     assert found(data, [NAME]), "what was killed left it there"
-    with started(data):
+    with started(data) as (process, url):
         print(f"gone {gone(lambda: found(data, [NAME]) > 0):.2f} s after the start")
+        figure = 'isthmus_log_unwiped_erasures{tenant="default"} 1.0'
+        gone(lambda: figure in httpx.get(f"{url}/metrics", timeout=30).text)
     with closing(apsw.Connection(str(data / "default.db"))) as db:
         assert not db.execute("SELECT * FROM meta WHERE name = 'unwiped'").fetchall()
 

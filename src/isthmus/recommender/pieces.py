@@ -23,7 +23,7 @@ from isthmus.types import Bools, Floats, Indices, Ints
 #: Products of words of the texts of a catalogue that are kept at most; with more, all items are scored.
 WORDS: Final = 60_000_000
 #: Variance as a share of the mean square below which it is lost in rounding, and all items are scored.
-LOST: Final = 1e-6
+LOST: Final = 1e-4
 #: New items that are counted in one by one; with more, sums are made anew.
 MANY: Final = 1000
 
