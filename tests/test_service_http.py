@@ -328,52 +328,6 @@ def test_models_change_under_load_without_a_failed_request(tmp_path: Path) -> No
     served(tmp_path, again)
 
 
-def test_late_lists_come_from_a_cheaper_layer_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(client: Client, service: Service) -> None:
-        who = account()
-        first = await listed(client, who, k=5)
-        lister = service.tenant().lister
-        await lister.stop()  # nothing is scored any more
-        object.__setattr__(lister._settings, "deadline", 0.02)
-        seen = recommender().items.filter(domain="source")["item"].to_list().index(first[0])
-        await client.post("/v1/events", json={"events": [event(seen)]})
-        old = (await client.post("/v1/recommend", json={"persons": [who], "target": "source", "k": 4})).json()
-        assert (old["degraded"], old["lists"][0]["layer"]) == (True, "cached")
-        assert [place["item"] for place in old["lists"][0]["items"]] == first[1:5], "less what was met since"
-        new = {"persons": [account(5)], "target": "source", "k": 4}
-        popular = (await client.post("/v1/recommend", json=new)).json()
-        assert (popular["degraded"], popular["lists"][0]["layer"]) == (True, "popular")
-        assert len(popular["lists"][0]["items"]) == 4
-        filtered = {**new, "filters": {"platforms": ["south"]}}
-        assert (await client.post("/v1/recommend", json=filtered)).json()["lists"][0]["items"] == []
-        text = (await client.get("/metrics")).text
-        assert 'isthmus_lists_total{layer="cached"} 1.0' in text
-        assert 'isthmus_lists_total{layer="popular"} 2.0' in text
-
-    served(tmp_path, test)
-
-
-def test_lists_are_made_ready_in_idle_time_and_again_after_events(tmp_path: Path) -> None:
-    async def test(client: Client, service: Service) -> None:
-        lister, live = service.tenant().lister, service.tenant().live
-        lists = 2 * (live.state.persons + 1)  # and those of somebody unknown
-        for _ in range(500):
-            if not lister.cold and lister.kept == lists:
-                break
-            await asyncio.sleep(0.02)
-        assert lister.kept == lists
-        person = live.state.person(**account())
-        before = lister._kept[person, "source"]
-        await client.post("/v1/events", json={"events": [event(2)]})
-        for _ in range(500):
-            if lister._kept[person, "source"] is not before:
-                break
-            await asyncio.sleep(0.02)
-        assert lister._kept[person, "source"].stamp == live.state.stamp(person) == 1
-
-    served(tmp_path, test, warm=True)
-
-
 def test_busy_operations_are_answered_before_routing_and_described_all_the_same(tmp_path: Path) -> None:
     async def test(client: Client, service: Service) -> None:
         described = (await client.get("/openapi.json")).json()["paths"]

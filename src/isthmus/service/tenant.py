@@ -249,7 +249,7 @@ class Tenant:
             elif longer is not None:
                 longer.adopt(live)
                 self.live = longer
-                self.lister.replaced()
+                self.lister.replaced(grown=True)
                 self.observer.grown(longer)
                 self.observer.items(fresh)
             for name in back:

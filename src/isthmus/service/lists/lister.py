@@ -17,9 +17,8 @@ from isthmus.log import logger
 from isthmus.service.lists.beside import Beside
 from isthmus.service.lists.exposure import Exposure
 from isthmus.service.lists.items import Account
-from isthmus.service.lists.kept import Kept, Told
+from isthmus.service.lists.kept import Kept, Key, Older, Told
 from isthmus.service.lists.live import Live, Top, clock
-from isthmus.service.lists.loading import free
 from isthmus.service.lists.pace import NO_LIMIT, PROMISE, Pace
 from isthmus.service.lists.reasons import Reasons
 from isthmus.service.lists.scoring import WIDE, Ask, one, room, unmet, wide, without_each
@@ -77,7 +76,8 @@ class Lister:
         self.reasons = Reasons()
         #: Whether the lists of a person are worth being made ready.
         self.wants: Callable[[int], bool] = lambda _: True
-        self._kept: OrderedDict[tuple[int | None, str], Kept] = OrderedDict()
+        self._kept: OrderedDict[Key, Kept] = OrderedDict()
+        self._older = Older()
         self._jobs: deque[_Job] = deque()
         self._cold: OrderedDict[int, None] = OrderedDict()
         self._rest: deque[int] = deque()
@@ -127,9 +127,10 @@ class Lister:
             await asyncio.gather(self._task, return_exceptions=True)
         self._pool.shutdown(wait=wait, cancel_futures=True)
 
-    def replaced(self, ready: Lister | None = None) -> None:
-        """Begin anew after another model or more items came; ``ready`` has lists of that model, no others hold."""
-        free(self._kept)
+    def replaced(self, ready: Lister | None = None, *, grown: bool = False) -> None:
+        """Begin anew after another model came, with its lists ``ready``, or more items: it has ``grown``."""
+        self._older.follow(self._kept, grown=grown)
+        self._work.set()
         self._kept = OrderedDict()
         if ready is not None:
             self._kept, ready._kept = ready._kept, self._kept
@@ -179,14 +180,15 @@ class Lister:
         if not ask.plain:
             return None
         live = self._live()
-        person = ask.person(live)
-        kept = self._kept.get((person, ask.domain))
-        return kept.cut(ask) if kept is not None and self._holds(kept, live, person) else None
+        kept = self._holding(live, ask.person(live), ask.domain)
+        return None if kept is None else kept.cut(ask)
 
-    def _holds(self, kept: Kept, live: Live, person: int | None) -> bool:
-        """Return whether a list is what scoring would give now."""
-        same = kept.live is live and kept.edition == live.edition and kept.stamp == _stamp(live, person)
-        return same and kept.until > clock()
+    def _holding(self, live: Live, person: int | None, domain: str) -> Kept | None:
+        """Return a list that is kept if it is what scoring would give now."""
+        kept = self._kept.get((person, domain))
+        if kept is None or kept.live is not live or kept.edition != live.edition:
+            return None
+        return kept if kept.stamp == live.state.stamp(person) and kept.until > clock() else None
 
     def at_once(self, ask: Ask) -> Listed | None:
         """Return the list that is ready, or a cheaper one where the model's would be late; None: it has to be made."""
@@ -262,16 +264,21 @@ class Lister:
         live = self._live()
         person = ask.person(live)
         live.scorer(ask.domain)
-        kept = None if ask.shown else self._kept.get((person, ask.domain))
-        old = kept is not None and kept.live.shown is live.shown
-        top = kept.top if kept is not None and old else live.popular(ask.domain)
-        return Listed(ask.cut(unmet(live, ask, top)), "cached" if old else "popular")
+        old = None if ask.shown else self._old((person, ask.domain), live)
+        top = unmet(live, ask, live.popular(ask.domain) if old is None else old)
+        return Listed(ask.cut(top), "popular" if old is None else "cached")
+
+    def _old(self, key: Key, live: Live) -> Top | None:
+        """Return a list that was kept ready, as it was then."""
+        kept = self._kept.get(key)
+        return kept.top if kept is not None and kept.live.shown is live.shown else self._older.find(key, live)
 
     async def _serve(self) -> None:
         """Score what waits, a block at a time; in idle time make lists ready."""
         while True:
             await asyncio.sleep(0)  # others have their turn, also where scoring waits for nothing
-            if not self._jobs and not self.beside.waiting and not self.cold and not self.reasons.waiting:
+            self._older.step()
+            if not (self._jobs or self.beside.waiting or self.cold or self.reasons.waiting or self._older.waiting):
                 self._work.clear()
                 await self._work.wait()
             try:
@@ -334,7 +341,7 @@ class Lister:
         some = [self._cold.popitem(last=False)[0] if self._cold else self._rest.popleft() for _ in range(size)]
         some = [person for person in some if person in live.state.linked and self.wants(person)]
         for domain in live.domains:
-            lacking = [person for person in some if not self._has(live, person, domain)]
+            lacking = [person for person in some if self._holding(live, person, domain) is None]
             if lacking and self._live() is live:
                 await self._wide(domain, lacking)
 
@@ -342,24 +349,21 @@ class Lister:
         turn = self.reasons.turn(self._live(), self._kept)
         self.reasons.keep(turn, await self.aside(partial(self.reasons.make, self._live(), turn)), self._kept)
 
-    def _has(self, live: Live, person: int, domain: str) -> bool:
-        kept = self._kept.get((person, domain))
-        return kept is not None and self._holds(kept, live, person)
-
     async def _wide(self, domain: str, persons: Sequence[int | None]) -> Sequence[Top]:
         """Return the lists of some persons, and keep them."""
         live = self._live()
-        stamps = [_stamp(live, person) for person in persons]
+        stamps = [live.state.stamp(person) for person in persons]
         edition, until = live.edition, live.shelf.changes(clock())
-        consents = [_said(live, person) for person in persons]
+        consents = [live.state.consents.of(person) for person in persons]
         rules = self._settings
         how = Ask(("", ""), domain, explore=rules.explore, bonus=rules.explore_bonus).exploration(WIDE)
         tops = await self._scored(len(persons), partial(wide, live, domain, live.ask(persons), how))
         for person, stamp, said, top in zip(persons, stamps, consents, tops, strict=True):
-            if said is not _said(live, person) or (person is not None and person not in live.state.linked):
+            if said is not live.state.consents.of(person) or (person is not None and person not in live.state.linked):
                 continue  # not even as an older list: it may hold what was forbidden since, or of somebody erased since
             self._kept[person, domain] = Kept(live, edition, stamp, until, top)
             self._kept.move_to_end((person, domain))
+            self._older.drop([(person, domain)])
             self.reasons.came((person, domain))
         while len(self._kept) > self._settings.cache:
             self.reasons.drop([self._kept.popitem(last=False)[0]])
@@ -379,6 +383,7 @@ class Lister:
             self._cold.pop(person, None)
             for domain in self._live().domains:
                 self._kept.pop((person, domain), None)
+                self._older.drop([(person, domain)])
                 self.reasons.drop([(person, domain)])
 
 
@@ -389,11 +394,3 @@ async def rehearse(lister: Lister) -> None:
         for domain in lister._live().domains:
             with lister._pace.of(1):
                 await lister._wide(domain, [None])
-
-
-def _said(live: Live, person: int | None) -> object:
-    return None if person is None else live.state.consents.of(person)
-
-
-def _stamp(live: Live, person: int | None) -> int:
-    return 0 if person is None else live.state.stamp(person)

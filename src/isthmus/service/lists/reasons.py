@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from isthmus.data.sequences import Histories
-from isthmus.service.lists.kept import Kept
+from isthmus.service.lists.kept import Kept, Key
 from isthmus.service.lists.live import Live, Top
 from isthmus.service.lists.pace import NEWEST
 from isthmus.service.lists.scoring import WIDE, without_each
@@ -28,8 +28,6 @@ QUICK: Final = 0.015
 #: Seconds of work that may wait: lists beyond that are explained when that is asked for.
 LONGEST: Final = 1200.0
 
-#: Whose list of what: person and domain.
-Key = tuple[int | None, str]
 #: Rows of items met with what they give, the strongest first.
 Why = list[tuple[int, float]]
 

@@ -100,9 +100,9 @@ class State:
         """Return what an account is called here: as in the model."""
         return account if self._pseudonyms is None else (account[0], self._pseudonyms.user(*account))
 
-    def stamp(self, person: int) -> int:
-        """Return a number that changes whenever the person's history does."""
-        return self._stamps.get(person, 0)
+    def stamp(self, person: int | None) -> int:
+        """Return a number that changes whenever the person's history does; 0 for somebody never seen."""
+        return 0 if person is None else self._stamps.get(person, 0)
 
     @property
     def persons(self) -> int:

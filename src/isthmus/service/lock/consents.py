@@ -90,9 +90,9 @@ class Consents:
         before = self._said.get(person, ())
         self._said[person] = (*(one for one in before if one.pair != said.pair), said)
 
-    def of(self, person: int) -> tuple[Said, ...]:
-        """Return what a person said, in order: another object whenever something changed."""
-        return self._said.get(person, ())
+    def of(self, person: int | None) -> tuple[Said, ...]:
+        """Return what a person said, in order: another object whenever something changed; None said nothing."""
+        return () if person is None else self._said.get(person, ())
 
     def forget(self, person: int, account: Account) -> None:
         """Drop what was said by an account."""

@@ -53,10 +53,10 @@ class Arm:
         """Take in what the log took in."""
         count_in(self.live, self.lister, receipt)
 
-    def replace(self, live: Live) -> None:
-        """Go on with another state of the model."""
+    def replace(self, live: Live, *, grown: bool = False) -> None:
+        """Go on with another state of the model, which has more items if it has ``grown``."""
         self.live = live
-        self.lister.replaced()
+        self.lister.replaced(grown=grown)
 
 
 @dataclass

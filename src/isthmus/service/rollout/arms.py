@@ -127,7 +127,7 @@ class Rollout:
             if fresh:
                 longer = await asyncio.to_thread(live.extended, fresh)
                 longer.adopt(live)
-                arm.replace(longer)
+                arm.replace(longer, grown=True)
             for name in items:
                 if name in arm.live.shelf.removed:
                     arm.live.show(name, shown=True)

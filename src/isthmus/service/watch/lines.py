@@ -37,8 +37,9 @@ class Aside(logging.Handler):
 
     def __init__(self, handle: int, most: int = WAITING) -> None:
         super().__init__()
-        self._handle, self._lost = handle, 0
-        self._most = most
+        self._handle, self._most = handle, most
+        #: Lines dropped since the beginning, counted by whoever logs; and those the thread has told of.
+        self._lost, self._told = 0, 0
         # the only one that a signal may enter while the thread it stops is inside
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="log lines", daemon=True)
@@ -62,11 +63,17 @@ class Aside(logging.Handler):
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
-            lost, self._lost = self._lost, 0
             self._put(line)
-            if lost:
-                said = f"{lost} lines were dropped: nobody read them in time"
-                self._put(self.format(logging.makeLogRecord({"msg": said, "levelname": "WARNING", "levelno": 30})))
+            self._tell()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Write how many lines were dropped since that was written last."""
+        now = self._lost
+        lost, self._told = now - self._told, now
+        if lost:
+            said = f"{lost} lines were dropped: nobody read them in time"
+            self._put(self.format(logging.makeLogRecord({"msg": said, "levelname": "WARNING", "levelno": 30})))
 
     def _put(self, line: str) -> None:
         left = line.encode("utf-8", "replace") + b"\n"
