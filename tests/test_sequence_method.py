@@ -143,9 +143,23 @@ def test_watching_keeps_the_best_epoch_and_notes_it() -> None:
     method.hooks = Hooks(watch=watch)
     method.fit(data())
     assert len(scores) == 4, "two epochs without a better one are enough"
-    assert method.settings["epochs"] == 2
+    assert (method.settings["epochs"], method.settings["until"]) == (9, 2)
     np.testing.assert_allclose(method.score(ASKED), scores[1], atol=1e-6)
     assert np.abs(scores[1] - scores[3]).max() > 1e-3
+    again = SequenceCarrier(method.settings).fit(data())
+    np.testing.assert_allclose(again.score(ASKED), scores[1], atol=1e-6, err_msg="the same steps at the same rates")
+
+
+def test_few_events_are_gone_through_more_often_unless_epochs_are_named() -> None:
+    small: dict[str, Setting] = {"dim": 8, "layers": 1, "batch": 128}
+    done: list[int] = []
+    for chosen in ({"steps": 7}, {"steps": 999}, {"steps": 2}, {"epochs": 3}):
+        method = SequenceCarrier({**small, **chosen})
+        method.fit(data())
+        assert method.log is not None
+        assert method.log.steps == len(method.log.at), "one batch holds them all"
+        done.append(method.log.steps)
+    assert done == [7, 20, 5, 3], "at least the usual five, at most four times as many"
 
 
 def test_no_epoch_scores_with_the_model_as_it_starts() -> None:

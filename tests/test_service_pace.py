@@ -246,6 +246,6 @@ def test_a_shadow_rests_so_long_that_hardly_anybody_waits_for_it(
         for _ in range(20):
             await ask(client, 0)
         await asyncio.sleep(1.0)
-        assert shadow.lists == 1, "of 20 ms four seconds follow"
+        assert shadow.lists == 1, "of 20 ms twenty seconds follow"
 
     served(tmp_path, test)

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
 #: Persons scored at a time.
 BLOCK: Final = 256
+#: Times ``epochs`` that few events are gone through, at most.
+MORE: Final = 4
 
 
 class SequenceCarrier(Method):
     """A causal Transformer over a person's last events of all platforms (:mod:`isthmus.model.sequence`).
 
     ``start`` is the folder of a pre-trained model to go on from, ``strategy`` what of it is trained (see
-    :mod:`isthmus.transfer.strategies`). With the hook ``watch``, ``fit`` keeps the best epoch and notes it in the
-    settings.
+    :mod:`isthmus.transfer.strategies`). Training takes ``epochs``, or as many as make ``steps`` updates where that is
+    more, up to :data:`MORE` times ``epochs``; who names ``epochs`` alone gets just those. With the hook ``watch``,
+    ``fit`` keeps the best epoch and notes it in the settings, as ``until``.
     """
 
     name = "sequence"
@@ -41,7 +44,9 @@ class SequenceCarrier(Method):
         "id_dropout": 0.0,
         "sources": True,
         "half_life": 0.0,
-        "epochs": 10,
+        "epochs": 5,
+        "steps": 500,
+        "until": 0,
         "learning_rate": 4e-3,
         "dim": 64,
         "layers": 2,
@@ -66,13 +71,26 @@ class SequenceCarrier(Method):
         return {"start": (start, ""), "strategy": strategies, **self.grid}
 
     def __init__(self, settings: Mapping[str, Setting] | None = None) -> None:
-        super().__init__(settings)
+        given = dict(settings or {})
+        super().__init__({"steps": 0, **given} if "epochs" in given else given)
         self.log: LoopLog | None = None
         self.models: list[SequenceModel] = []
         self.tables: list[Floats] = []
         self.whitenings: dict[str, Whitening] = {}
         self.known: Indices = np.zeros(0, np.int32)
         self.has_dates = True
+
+    def epochs(self, batches: int) -> float:
+        """Return how many times all is gone through where that takes so many ``batches``.
+
+        Examples
+        --------
+        >>> method = SequenceCarrier()
+        >>> [method.epochs(batches) for batches in (400, 50, 4)], SequenceCarrier({"epochs": 3}).epochs(4)
+        ([5.0, 10.0, 20.0], 3.0)
+        """
+        epochs = self.number("epochs")
+        return max(epochs, min(float(np.ceil(self.number("steps") / batches)), MORE * epochs))
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         from isthmus.train.sequences import learn_sequence

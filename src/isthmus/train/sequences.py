@@ -161,7 +161,8 @@ def learn_sequence(
     if method.settings["epochs"] == 0 or len(batches) == 0:
         return cast("SequenceModel", plain(model)).eval(), rows
     loop = LoopSettings(
-        epochs=method.number("epochs"),
+        epochs=method.epochs(len(batches)),
+        until=int(method.number("until")),
         learning_rate=method.number("learning_rate"),
         seed=seed,
         patience=2 if method.hooks.watch else 0,
@@ -172,7 +173,8 @@ def learn_sequence(
     method.log = log
     model = cast("SequenceModel", plain(model))
     if method.hooks.watch is not None:
-        method.settings["epochs"] = max(round(log.best_step / len(batches)), 1)
+        until = max(round(log.best_step / len(batches)), 1)
+        method.settings.update(epochs=loop.epochs, steps=0, until=until if until < loop.epochs else 0)
     return model, rows
 
 

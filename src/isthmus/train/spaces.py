@@ -185,6 +185,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
         "sources": _SOURCES,
         "half_life": _HALF_LIFE,
         "epochs": Range(4, 40, log=True),
+        "steps": Choice((0, 500)),
         "learning_rate": Range(2e-4, 2e-2, log=True),
         "dim": Choice((32, 64, 128)),
         "layers": Range(1, 4),
@@ -209,6 +210,7 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
 #: Settings that are not searched, and why.
 EXCLUDED: Final[dict[str, str]] = {
     "max_items": "a bound on memory and time: more items are only better",
+    "until": "the best epoch, which each training finds",
     "members": "a bound on time: the mean of more models is only better",
     "precision": "changes speed, and results by rounding only",
     "strategy": "what of a pre-trained model is trained: adapt and fit try them",

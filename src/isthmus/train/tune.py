@@ -85,7 +85,7 @@ class Search:
         given = self.starts.get(name, {})
         usual = make(name, given)
         quick = usual.quick(self.data)
-        alone = "sources" in usual.axes() and name not in CARRIERS and "sources" not in given and not self._only
+        alone = "sources" in usual.axes() and "sources" not in given and not self._only
         first = make(name, {**usual.settings, **quick, **({"sources": False} if alone else {})})
         return Begun(*self._trial(first, None), {setting: usual.settings[setting] for setting in quick})
 

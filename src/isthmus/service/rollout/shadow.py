@@ -21,9 +21,9 @@ from isthmus.service.settings import ServiceSettings
 WAITING: Final = 64
 #: Seconds after which a shadow looks at a request: its answer is on the way by then.
 LATER: Final = 0.01
-#: Times as long as a list took it rests: whoever asks meanwhile waits, which so happens to one in two hundred at most
-#: and leaves their p99 alone. And seconds that it rests at most.
-REST: Final = 199.0
+#: Times as long as a list took it rests: whoever asks meanwhile waits, and at half load as many again until all are
+#: answered, which so happens to one in five hundred at most and leaves their p99 alone. And seconds it rests at most.
+REST: Final = 999.0
 LONGEST: Final = 30.0
 _DEADLINE: Final = 10.0
 
