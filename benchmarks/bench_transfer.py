@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--persons", type=int, default=2000, help="validation persons, at most")
     parser.add_argument("--test-persons", type=int, default=None, help="test persons, at most")
-    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--epochs", type=float, help="of the carrier, as many as the product takes by default")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("out/transfer-work"))
     parser.add_argument("--out", type=Path, default=Path("out/transfer"))
@@ -218,7 +218,7 @@ def main() -> None:
     for folder in (options.out, options.work):
         folder.mkdir(parents=True, exist_ok=True)
     # after pre-training the target's events alone teach the carrier, so that "from scratch" knows no source
-    starts = {"sequence": {"epochs": options.epochs, "sources": False}}
+    starts = {"sequence": {"sources": False, **({} if options.epochs is None else {"epochs": options.epochs})}}
     settings = TrialSettings(
         starts,
         seeds=options.seeds,
