@@ -142,7 +142,7 @@ def quality(job: dict, split: im.Split, features: Features) -> dict[str, object]
     method.fit(learned(job, split, VALID, features), seed=job["seed"])
     chosen = int(np.argmax(curve)) + 1
     start = time.perf_counter()
-    final = SequenceCarrier(method.settings)  # which ends after the best epoch, as `fit` does
+    final = SequenceCarrier(method.settings)  # as `fit` learns again
     final.fit(learned(job, split, TEST, features), seed=job["seed"])
     spent = time.perf_counter() - start
     test = measured(Carrier(final, job["length"]), asked(split, TEST, job["domain"]), Path(job["metrics"]))

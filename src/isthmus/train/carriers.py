@@ -33,7 +33,7 @@ class SequenceCarrier(Method):
     ``start`` is the folder of a pre-trained model to go on from, ``strategy`` what of it is trained (see
     :mod:`isthmus.transfer.strategies`). Training takes ``epochs``, or as many as make ``steps`` updates where that is
     more, up to :data:`MORE` times ``epochs``; who names ``epochs`` alone gets just those. With the hook ``watch``,
-    ``fit`` keeps the best epoch and notes it in the settings, as ``until``.
+    ``fit`` keeps the best epoch, and notes in the settings the epochs that learning again takes.
     """
 
     name = "sequence"
@@ -46,7 +46,6 @@ class SequenceCarrier(Method):
         "half_life": 0.0,
         "epochs": 5,
         "steps": 500,
-        "until": 0,
         "learning_rate": 4e-3,
         "dim": 64,
         "layers": 2,

@@ -77,7 +77,7 @@ class Run:
         return {*self.course.recent, *([self.course.best_step] if self.course.watched else [])}
 
     def evaluated(self, step: int, loss: float) -> bool:
-        """Take down an evaluation after ``step``; return whether it is the last one."""
+        """Take down an evaluation after ``step``; return whether patience ran out."""
         course = self.course
         course.at.append(step)
         course.losses.append(loss)
@@ -91,7 +91,6 @@ class Run:
             if course.best is None or metric > course.best:
                 course.best, course.best_step, course.stale = metric, step, 0
             course.stopped = 0 < self.settings.patience <= course.stale
-        course.stopped = course.stopped or len(course.at) == self.settings.until
         self.kept = {at: weights for at, weights in self.kept.items() if at in self.needed() | {step}}
         self._tell(step)
         return course.stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 #: Catalogues of a domain from this size on are sampled while learning (docs/decisions/0009-sequence-model.md).
 SAMPLED_FROM: Final = 15_000
 CANDIDATES: Final = 4096
+#: Times as many epochs as the best one, at most, that learning again takes: the learning rate was high still, and goes
+#: down to nothing then.
+AGAIN: Final = 1.5
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,6 @@ def learn_sequence(
         return cast("SequenceModel", plain(model)).eval(), rows
     loop = LoopSettings(
         epochs=method.epochs(len(batches)),
-        until=int(method.number("until")),
         learning_rate=method.number("learning_rate"),
         seed=seed,
         patience=2 if method.hooks.watch else 0,
@@ -173,8 +176,8 @@ def learn_sequence(
     method.log = log
     model = cast("SequenceModel", plain(model))
     if method.hooks.watch is not None:
-        until = max(round(log.best_step / len(batches)), 1)
-        method.settings.update(epochs=loop.epochs, steps=0, until=until if until < loop.epochs else 0)
+        best = max(round(log.best_step / len(batches)), 1)
+        method.settings.update(epochs=min(loop.epochs, math.ceil(AGAIN * best)), steps=0)
     return model, rows
 
 

@@ -49,8 +49,6 @@ class LoopSettings:
         Size of the push on the embeddings in a second pass; 0 for none (:class:`isthmus.train.aids.Adversary`).
     layer_decay : float
         Factor of the learning rate from each layer to the one below (Howard and Ruder, ACL 2018, section 3.2).
-    until : int
-        Epochs after which training ends, although the learning rate is planned for ``epochs``; 0 goes to the end.
     average : int
         Try the mean of the weights of the last ``average`` evaluations in the end (Izmailov et al., UAI 2018); 0 not.
     patience : int
@@ -83,7 +81,6 @@ class LoopSettings:
     adversarial: float = 0.0
     layer_decay: float = 1.0
     average: int = 0
-    until: int = 0
     patience: int = 0
     save_every: float = 600.0
     seed: int = 0
@@ -97,7 +94,7 @@ class LoopSettings:
             _known("track", tracker, TRACKERS)
         for key in ("epochs", "learning_rate", "accumulation", "layer_decay"):
             _require(key, getattr(self, key) > 0, "take more than 0")
-        for key in ("weight_decay", "clip", "adversarial", "average", "until", "patience", "save_every", "seed"):
+        for key in ("weight_decay", "clip", "adversarial", "average", "patience", "save_every", "seed"):
             _require(key, getattr(self, key) >= 0, "take 0 or more")
         _require("steps", self.steps is None or self.steps > 0, "take more than 0")
         _require("warmup", 0 <= self.warmup <= 1, "take a share from 0 to 1")

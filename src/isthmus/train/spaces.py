@@ -210,7 +210,6 @@ SPACES: Final[dict[str, dict[str, Knob]]] = {
 #: Settings that are not searched, and why.
 EXCLUDED: Final[dict[str, str]] = {
     "max_items": "a bound on memory and time: more items are only better",
-    "until": "the best epoch, which each training finds",
     "members": "a bound on time: the mean of more models is only better",
     "precision": "changes speed, and results by rounding only",
     "strategy": "what of a pre-trained model is trained: adapt and fit try them",
